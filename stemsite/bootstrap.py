@@ -1,0 +1,347 @@
+"""From a fresh clone to a running site: `make run`, `make test` and the rest call this.
+
+Runs on the system's Python with nothing installed, so it imports the standard library only. Each
+step says what it does, is skipped when it is done already, and says what to do when it fails.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+TORCH = "2.13.0"
+OLDEST_PYTHON = (3, 11)
+RUN_LOCK, DEV_LOCK = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class StepFailed(Exception):
+    """A step did not work; the text says what to do."""
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def call(*command: str | Path, advice: str, quiet: bool = False) -> None:
+    """Run a command in the project; show its output, or only when it fails."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.PIPE if quiet else None,
+        stderr=subprocess.STDOUT if quiet else None,
+        text=True,
+    )
+    if result.returncode != 0:
+        if quiet:
+            print(result.stdout)
+        raise StepFailed(advice)
+
+
+def manage(*arguments: str, advice: str, quiet: bool = False) -> None:
+    call(PYTHON, "manage.py", *arguments, advice=advice, quiet=quiet)
+
+
+# Steps
+
+
+def make_environment() -> None:
+    if sys.version_info < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        raise StepFailed(
+            f"This is Python {sys.version.split()[0]}; Stemsite needs {wanted} or newer. Install "
+            f"it, then run: make PYTHON=python{wanted} run"
+        )
+    if (
+        PYTHON.exists()
+        and subprocess.run(
+            [PYTHON, "-m", "pip", "--version"], check=False, capture_output=True
+        ).returncode
+        == 0
+    ):
+        return
+    say("Making a virtual environment in .venv")
+    try:
+        venv.create(VENV, clear=True, with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise StepFailed(
+            f"No virtual environment could be made ({error}). On Debian and Ubuntu the package "
+            "python3-venv is needed for it."
+        ) from error
+
+
+def install_packages(*, dev: bool) -> None:
+    """Install the locked packages, once for each state of the lock file."""
+    lock = DEV_LOCK if dev else RUN_LOCK
+    stamp = VENV / f"installed-{lock.stem}"
+    wanted = hashlib.sha256(lock.read_bytes() + TORCH.encode() + sys.version.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    install_torch()
+    say(f"Installing packages from {lock.name} (a few minutes the first time)")
+    call(
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--quiet",
+        "-r",
+        lock,
+        advice="A package could not be installed. Check the network (behind a proxy or mirror, set "
+        "PIP_INDEX_URL), then run the same command again: it goes on where it stopped.",
+    )
+    mend_torchaudio()
+    stamp.write_text(wanted)
+
+
+def install_torch() -> None:
+    """A CPU build where one can be had: by TORCH_INDEX, or among what pip is set up to see."""
+    if _torch_is_installed():
+        return
+    index = os.environ.get("TORCH_INDEX", "").strip()
+    pip = [
+        str(PYTHON),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "on",
+    ]
+    if index:
+        say(f"Installing torch {TORCH} from TORCH_INDEX")
+        call(
+            *pip,
+            f"torch=={TORCH}",
+            "--index-url",
+            index,
+            advice="TORCH_INDEX does not offer this torch. Check its address, or unset it.",
+        )
+        return
+    say(f"Looking for a CPU build of torch {TORCH}")
+    cpu_only = subprocess.run(
+        [*pip, "--quiet", f"torch=={TORCH}+cpu"],
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if cpu_only.returncode == 0:
+        return
+    say(
+        f"None here: installing the default build of torch {TORCH}. On Linux that is the one for "
+        "GPUs, several GB; stop now and set TORCH_INDEX (see README) if that is too much"
+    )
+    call(
+        *pip,
+        f"torch=={TORCH}",
+        advice="torch could not be installed. Check the network and the free disk space, or set "
+        "TORCH_INDEX to PyTorch's CPU wheel index (see README).",
+    )
+
+
+def _torch_is_installed() -> bool:
+    code = f"import importlib.metadata as m; exit(m.version('torch').split('+')[0] != '{TORCH}')"
+    return subprocess.run([PYTHON, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def mend_torchaudio() -> None:
+    """Set torchaudio's compiled part aside where it was built for another torch.
+
+    torchaudio treats it as optional; resampling is plain torch and needs none of it.
+    """
+    check = [str(PYTHON), "-c", "import torchaudio"]
+    if subprocess.run(check, check=False, capture_output=True).returncode == 0:
+        return
+    say("Fitting torchaudio to this build of torch")
+    for library in VENV.glob("**/site-packages/torchaudio/lib/*.so"):
+        library.rename(library.with_name(library.name + ".aside"))
+    call(*check, advice="torchaudio cannot be imported. Delete .venv and run this again.")
+
+
+def compile_translations() -> None:
+    locale = ROOT / "separations" / "locale"
+    for catalogue in locale.glob("*/LC_MESSAGES/django.po"):
+        compiled = catalogue.with_suffix(".mo")
+        if compiled.exists() and compiled.stat().st_mtime >= catalogue.stat().st_mtime:
+            continue
+        call(
+            PYTHON,
+            "-m",
+            "babel.messages.frontend",
+            "compile",
+            "-i",
+            catalogue,
+            "-o",
+            compiled,
+            advice=f"{catalogue.relative_to(ROOT)} does not compile; see above.",
+            quiet=True,
+        )
+
+
+def fetch_models() -> None:
+    manage(
+        "fetch_models",
+        "--if-missing",
+        *os.environ.get("MODELS", "htdemucs").split(),
+        advice="The model's weights could not be fetched; what was tried stands above.",
+    )
+
+
+def prepare_site() -> None:
+    say("Preparing the database and the static files")
+    manage(
+        "migrate",
+        "--verbosity",
+        "0",
+        advice="The database could not be brought up to date; see above.",
+    )
+    manage(
+        "collectstatic",
+        "--noinput",
+        "--verbosity",
+        "0",
+        quiet=True,
+        advice="The static files could not be collected; see above.",
+    )
+
+
+def find_browser() -> None:
+    """The end-to-end tests need a Chromium; Debian's is installed when we are root."""
+    if os.environ.get("CHROMIUM") or any(map(shutil.which, CHROMIUM)):
+        return
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        say("Installing Chromium for the browser tests")
+        advice = "Chromium could not be installed. Install it by hand, or set CHROMIUM to one."
+        call("apt-get", "update", "-qq", advice=advice, quiet=True)
+        call(
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "chromium",
+            "fonts-noto-cjk",
+            advice=advice,
+            quiet=True,
+        )
+        return
+    raise StepFailed(
+        "The browser tests need Chromium. Install it (Debian, Ubuntu: sudo apt-get install "
+        "chromium) or set CHROMIUM to the path of one."
+    )
+
+
+# Commands
+
+
+def setup(*, dev: bool = False) -> None:
+    make_environment()
+    install_packages(dev=dev)
+    compile_translations()
+
+
+def run() -> NoReturn:
+    setup()
+    fetch_models()
+    prepare_site()
+    manage(
+        "check",
+        "--fail-level",
+        "ERROR",
+        quiet=True,
+        advice="The site is not fit to start; see above.",
+    )
+    start("Procfile")
+
+
+def dev() -> NoReturn:
+    setup(dev=True)
+    fetch_models()
+    prepare_site()
+    os.environ.setdefault("DEBUG", "yes")
+    start(".ci/Procfile.dev")
+
+
+def start(procfile: str) -> NoReturn:
+    """Web server and consumer side by side under honcho, which stops both when one ends."""
+    host = os.environ.setdefault("HOST", "127.0.0.1")
+    port = os.environ.setdefault("PORT", "8000")
+    os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    shown = f"[{host}]" if ":" in host else host
+    say(f"Starting the site: http://{shown}:{port} (Ctrl-C stops it)")
+    os.chdir(ROOT)
+    arguments = ["-m", "honcho", "-f", procfile, "-d", str(ROOT), "start"]
+    os.execv(PYTHON, [str(PYTHON), *arguments])  # noqa: S606 - no shell is wanted
+
+
+def test(*arguments: str) -> None:
+    setup(dev=True)
+    find_browser()
+    try:
+        fetch_models()
+    except StepFailed:
+        say("The tests with real weights will be SKIPPED: the weights could not be fetched")
+    say("Running the tests")
+    call(PYTHON, "-m", "pytest", *arguments, advice="Tests failed; see above.")
+
+
+def lint() -> None:
+    setup(dev=True)
+    say("Checking style, types, migrations and translations")
+    advice = "The check above found something to mend."
+    call(PYTHON, "-m", "ruff", "check", ".", advice=advice)
+    call(PYTHON, "-m", "ruff", "format", "--check", ".", advice=advice)
+    call(PYTHON, "-m", "mypy", advice=advice)
+    manage("makemigrations", "--check", "--dry-run", advice=advice)
+    for catalogue in (ROOT / "separations" / "locale").glob("*/LC_MESSAGES/django.po"):
+        call(
+            PYTHON,
+            "-m",
+            "babel.messages.frontend",
+            "compile",
+            "-i",
+            catalogue,
+            "-o",
+            catalogue.with_suffix(".mo"),
+            advice=advice,
+        )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "setup": setup,
+    "run": run,
+    "dev": dev,
+    "test": test,
+    "lint": lint,
+}
+
+
+def main() -> int:
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in COMMANDS:
+        print(f"Say one of: {', '.join(COMMANDS)}")
+        return 2
+    try:
+        COMMANDS[name](*arguments)
+    except StepFailed as failure:
+        print(f"\nStopped: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

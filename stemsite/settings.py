@@ -1,0 +1,219 @@
+"""Every setting comes from the environment and has a working default. README.md lists them all."""
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import urlparse
+
+import dj_database_url
+import django_stubs_ext
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
+from huey import PostgresHuey, RedisHuey, SqliteHuey
+from huey.api import Huey
+from platformdirs import user_cache_path
+
+django_stubs_ext.monkeypatch()  # Django classes take type arguments at run time too
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def envstr(name: str, default: str) -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def envint(name: str, default: int, lowest: int = 0) -> int:
+    text = envstr(name, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
+    if value < lowest:
+        raise ImproperlyConfigured(f"{name} must be at least {lowest}, not {value}.")
+    return value
+
+
+def envbool(name: str, default: bool) -> bool:
+    text = envstr(name, "yes" if default else "no").lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ImproperlyConfigured(f"{name} must be yes or no, not {text!r}.")
+
+
+def envlist(name: str, default: str) -> list[str]:
+    return [item.strip() for item in envstr(name, default).split(",") if item.strip()]
+
+
+def kept_secret(path: Path) -> str:
+    """The key in the file at `path`, made at the first start and readable by its owner alone."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(64))
+    except FileExistsError:
+        pass
+    key = path.read_text().strip()
+    if len(key) < 50:
+        raise ImproperlyConfigured(f"{path} holds no usable key. Delete it; a new one is made.")
+    return key
+
+
+def queue(url: str, file: Path) -> Huey:
+    """The queue behind HUEY_URL; a file of its own where none is set."""
+    scheme = urlparse(url).scheme
+    if scheme == "":
+        return SqliteHuey("stemsite", filename=str(file), strict_fifo=True, immediate=False)
+    if scheme in ("redis", "rediss"):
+        return RedisHuey("stemsite", url=url, immediate=False)
+    if scheme in ("postgres", "postgresql"):
+        return PostgresHuey("stemsite", dsn=url, immediate=False)
+    raise ImproperlyConfigured(
+        f"HUEY_URL must begin with redis:// or postgresql://, not {scheme}:."
+    )
+
+
+# Where things are
+
+DATA_DIR = Path(envstr("DATA_DIR", str(BASE_DIR / "data"))).expanduser().resolve()
+MODEL_DIR = (
+    Path(envstr("MODEL_DIR", str(user_cache_path("stemsite") / "models"))).expanduser().resolve()
+)
+UPLOAD_DIR = DATA_DIR / "uploads"
+RESULT_DIR = DATA_DIR / "results"
+STAGING_DIR = DATA_DIR / "staging"
+RENDITION_DIR = DATA_DIR / "renditions"
+FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
+for folder in (UPLOAD_DIR, RESULT_DIR, STAGING_DIR, RENDITION_DIR, FILE_UPLOAD_TEMP_DIR):
+    folder.mkdir(parents=True, exist_ok=True)
+
+# The site
+
+DEBUG = envbool("DEBUG", False)
+SECRET_KEY = envstr("SECRET_KEY", "") or kept_secret(DATA_DIR / "secret_key")
+HOST = envstr("HOST", "127.0.0.1")
+ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{HOST}")
+CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS", "")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "huey.contrib.djhuey",
+    "separations",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "stemsite.middleware.content_security_policy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "stemsite.urls"
+WSGI_APPLICATION = "stemsite.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_AGE = 365 * 24 * 3600  # an anonymous visitor's songs hang on it
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+# Records and queue
+
+DATABASES = {
+    "default": dj_database_url.parse(
+        envstr("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}"), conn_health_checks=True
+    )
+}
+if "sqlite3" in DATABASES["default"]["ENGINE"]:
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",  # a writer waits its turn instead of failing half-way
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+HUEY = queue(envstr("HUEY_URL", ""), DATA_DIR / "queue.sqlite3")
+
+# Language and time
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]
+LOCALE_PATHS = [BASE_DIR / "separations" / "locale"]
+TIME_ZONE = envstr("TIME_ZONE", "UTC")
+USE_TZ = True
+
+# Static files: hashed names, served by WhiteNoise
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_KEEP_ONLY_HASHED_FILES = True
+
+# Uploads
+
+MAX_UPLOAD_MB = envint("MAX_UPLOAD_MB", 100, lowest=1)
+MAX_DURATION_SECONDS = envint("MAX_DURATION_SECONDS", 600, lowest=1)
+ALLOWED_EXTENSIONS = envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")
+FILE_UPLOAD_HANDLERS = [
+    "separations.upload_limit.SizeLimit",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
+
+# Separation
+
+DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
+DEVICE = envstr("DEVICE", "cpu")
+if DEVICE not in ("cpu", "cuda"):
+    raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
+THREADS = envint("THREADS", 0)  # 0: the CPUs this process may use
+JOBS = envint("JOBS", 0)  # chunks side by side
+SLOTS = envint("SLOTS", 1, lowest=1)  # songs side by side
+MAX_ATTEMPTS = envint("MAX_ATTEMPTS", 3, lowest=1)
+LEASE_SECONDS = envint("LEASE_SECONDS", 20, lowest=5)
+
+# Logs
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{levelname} {name} {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper()},
+    "loggers": {
+        # A visitor's mistake is no error of the site.
+        "django.request": {"level": "ERROR"},
+        "huey": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+    },
+}
