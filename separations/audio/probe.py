@@ -1,0 +1,104 @@
+"""What a file really is: decoded whole once, so that its length and its samples are certain.
+
+`python -m separations.audio.probe PATH MAX_SECONDS` does it under resource limits and prints one
+line of JSON; `separations.audio.isolated` runs that for the site.
+"""
+
+import hashlib
+import json
+import resource
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from separations.audio.info import AudioInfo
+from separations.audio.source import FloatFrames, open_source
+from separations.faults import Fault
+
+MIN_SECONDS = 0.1
+ADDRESS_SPACE_BYTES = 2 * 1024**3
+CPU_SECONDS = 60
+# A file that states its length may fall short of it by encoder padding, not by more than this.
+SHORTFALL_SECONDS = 1.0
+
+
+def probe(path: Path, max_seconds: float) -> AudioInfo:
+    """Decode the file at `path` from end to end, keeping nothing but what describes it.
+
+    Raises:
+        Fault: whatever `open_source` raises, and too_long, too_short, truncated, not_finite,
+            damaged or rate_changes.
+    """
+    digest = hashlib.sha256()
+    frames = 0
+    as_float = FloatFrames()
+    with open_source(path) as source:
+        codec = source.stream.codec_context
+        rate = codec.sample_rate
+        channels = codec.channels
+        for frame in source.frames():
+            frames += frame.samples
+            if frames > max_seconds * rate:
+                raise Fault("too_long", max_minutes=round(max_seconds / 60, 1))
+            samples = as_float.convert(frame)
+            if not np.isfinite(samples).all():
+                raise Fault("not_finite")
+            # Interleaved, so that the identity does not depend on how the codec cuts its frames.
+            digest.update(np.ascontiguousarray(samples.T).tobytes())
+        if frames < MIN_SECONDS * rate:
+            raise Fault("too_short", min_seconds=MIN_SECONDS)
+        stated = source.stated_seconds
+        seconds = frames / rate
+        short = stated is not None and stated - seconds > max(SHORTFALL_SECONDS, 0.01 * stated)
+        if short or (source.container.format.name == "ogg" and _last_ogg_page_is_cut(path)):
+            raise Fault("truncated", read=round(seconds))
+        tags = {**source.container.metadata, **source.stream.metadata}
+        tags = {key.lower(): _clean(value) for key, value in tags.items()}
+        digest.update(f"{rate}/{channels}".encode())
+        return AudioInfo(
+            container=source.container.format.name.split(",")[0],
+            codec=codec.name,
+            sample_rate=rate,
+            channels=channels,
+            frames=frames,
+            title=tags.get("title", ""),
+            artist=tags.get("artist", ""),
+            samples_sha256=digest.hexdigest(),
+        )
+
+
+def _clean(text: str) -> str:
+    """A tag as one printable line of at most 200 characters."""
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(printable.split())[:200]
+
+
+def _last_ogg_page_is_cut(path: Path) -> bool:
+    """Ogg states no length; but its last page says how many bytes it should have (RFC 3533, 6)."""
+    largest_page = 27 + 255 + 255 * 255
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - largest_page))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return True
+    segments = page[26]
+    return len(page) < 27 + segments + sum(page[27 : 27 + segments])
+
+
+def main() -> None:
+    """Answer {"info": …} or {"fault": code, "params": …} on standard output."""
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    try:
+        answer: dict[str, object] = {"info": asdict(probe(Path(sys.argv[1]), float(sys.argv[2])))}
+    except Fault as fault:
+        answer = {"fault": fault.code, "params": fault.params}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

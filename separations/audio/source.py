@@ -1,0 +1,122 @@
+"""Reading any accepted audio file, frame by frame, through PyAV. Files are hostile until read.
+
+The demuxer and protocol lists are handed to FFmpeg itself, so that a playlist, a concat script or
+a container that points elsewhere is refused before anything it names is opened.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from separations.faults import Fault
+
+DEMUXERS = ("mp3", "wav", "w64", "flac", "ogg", "mov", "mp4", "m4a", "3gp", "aac")
+LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
+MOST_CHANNELS = 8  # 7.1
+# More unreadable packets than one in this many, and what is left is no longer the song.
+TOLERATED_DAMAGE = 20
+
+
+@dataclass
+class Source:
+    """An open file: its first audio stream and what was met while decoding it."""
+
+    container: InputContainer
+    stream: AudioStream
+    # FFmpeg guesses a length from the bit rate where the file states none; a guess proves nothing.
+    length_is_stated: bool
+    good: int = field(default=0)
+    bad: int = field(default=0)
+
+    @property
+    def stated_seconds(self) -> float | None:
+        """Length in seconds that the file claims, None where it claims none."""
+        if not self.length_is_stated or self.container.duration is None:
+            return None
+        return self.container.duration / av.time_base
+
+    def frames(self) -> Iterator[av.AudioFrame]:
+        """Decoded frames in order. A damaged packet is skipped; too many are a Fault."""
+        rate = None
+        for packet in self.container.demux(self.stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self.bad += 1
+                continue
+            self.good += 1
+            for frame in frames:
+                if not isinstance(frame, av.AudioFrame) or frame.samples == 0:
+                    continue
+                rate = rate or frame.sample_rate
+                if frame.sample_rate != rate:
+                    raise Fault("rate_changes")
+                yield frame
+        if self.good == 0 or self.bad * TOLERATED_DAMAGE > self.good:
+            raise Fault("damaged")
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Open `path` and find its first audio stream.
+
+    Raises:
+        Fault: empty, not_audio, no_audio, absurd_rate or too_many_channels.
+    """
+    if path.stat().st_size == 0:
+        raise Fault("empty")
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+    try:
+        with av.logging.Capture() as log:
+            container = av.open(str(path), options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise Fault("not_audio") from error
+    try:
+        if not container.streams.audio:
+            raise Fault("no_audio")
+        stream = container.streams.audio[0]
+        rate, channels = stream.rate or 0, stream.channels or 0
+        if rate == 0 or channels == 0:
+            raise Fault("not_audio")
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise Fault("absurd_rate", rate=rate, lowest=LOWEST_RATE, highest=HIGHEST_RATE)
+        if channels > MOST_CHANNELS:
+            raise Fault("too_many_channels", channels=channels, most=MOST_CHANNELS)
+        guessed = any("Estimating duration" in message for _level, _name, message in log)
+        yield Source(container, stream, length_is_stated=not guessed)
+    finally:
+        container.close()
+
+
+def samples_of(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """The samples of a planar float frame, shape (channels, samples)."""
+    return np.asarray(frame.to_ndarray(), np.float32)
+
+
+class FloatFrames:
+    """Turns decoded frames of any sample format into float32 arrays of shape (channels, samples).
+
+    Full scale is ±1; float files keep what they hold beyond it.
+    """
+
+    def __init__(self) -> None:
+        self._resampler: av.AudioResampler | None = None
+        self._shape: tuple[str, str] | None = None
+
+    def convert(self, frame: av.AudioFrame) -> NDArray[np.float32]:
+        if frame.format.name != "fltp":
+            shape = (frame.format.name, frame.layout.name)
+            if self._resampler is None or self._shape != shape:
+                self._resampler = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
+                self._shape = shape
+            frame.pts = None
+            (frame,) = self._resampler.resample(frame)
+        return samples_of(frame)
