@@ -1,0 +1,132 @@
+"""The site's end of an engine process: start it, hand it a song, hear from it, kill it.
+
+No torch here.
+"""
+
+import logging
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO, cast
+
+from separations.engine.messages import (
+    Done,
+    Failed,
+    Message,
+    Progress,
+    Request,
+    read_message,
+    write_request,
+)
+from separations.faults import Fault
+
+logger = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[2]
+KILL_SECONDS = 10
+
+
+class EngineProcess:
+    """One warm engine. Started at its first song, replaced by the next one after it was killed."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        self._lines: queue.Queue[str | None] = queue.Queue()
+
+    def __enter__(self) -> "EngineProcess":
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
+    def run(self, request: Request, tick: float) -> Iterator[Progress | Done | None]:
+        """Work on `request`; yields each message, and None after `tick` seconds without one.
+
+        Abandoning the iterator kills the process: there is no other way to stop a model.
+
+        Raises:
+            Fault: what the engine reports; engine_died when the process ends on its own.
+        """
+        child, requests = self._start()
+        finished = False
+        try:
+            requests.write(write_request(request) + "\n")
+            requests.flush()
+            while not finished:
+                try:
+                    line = self._lines.get(timeout=tick)
+                except queue.Empty:
+                    yield None
+                    continue
+                if line is None:
+                    raise self._death(child)
+                message: Message = read_message(line)
+                if isinstance(message, Failed):
+                    finished = True
+                    raise Fault(message.code, **message.params)
+                finished = isinstance(message, Done)
+                yield message
+        except BrokenPipeError:
+            raise self._death(child) from None
+        finally:
+            if not finished:
+                self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, if there is one."""
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait(KILL_SECONDS)
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._child = None
+
+    def _start(self) -> tuple["subprocess.Popen[str]", TextIO]:
+        """The running process and where its requests go."""
+        child = self._child
+        if child is None or child.poll() is not None:
+            self.kill()
+            child = self._child = subprocess.Popen(
+                [sys.executable, "-m", "separations.engine.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                cwd=ROOT,
+                start_new_session=True,  # a Ctrl-C in the terminal is the parent's to deal with
+            )
+            logger.info("Engine process %s started", child.pid)
+            self._lines = queue.Queue()
+            threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
+        return child, cast(TextIO, child.stdin)
+
+    @staticmethod
+    def _death(child: "subprocess.Popen[str]") -> Fault:
+        status = child.wait(KILL_SECONDS)
+        logger.error("Engine process %s ended with status %s", child.pid, status)
+        return Fault("engine_died", status=status)
+
+
+def _pump(child: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> None:
+    """Carry the engine's lines to the queue, None after the last."""
+    if child.stdout is not None:
+        try:
+            for line in child.stdout:
+                lines.put(line)
+        except ValueError:  # closed by kill()
+            pass
+    lines.put(None)

@@ -1,0 +1,117 @@
+"""What a separation can be asked for: Demucs' Separator options and the choice of stems."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from separations.engine.store import ModelInfo
+from separations.faults import Fault
+
+ALL_STEMS = "all"
+MOST_SHIFTS = 10
+MOST_OVERLAP = 0.95
+MOST_JOBS = 8
+DEVICES = ("cpu", "cuda")
+SHORTEST_SEGMENT = 1.0  # seconds
+
+Rest = Literal["mixture", "sum"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user is told about how the options were taken."""
+
+    code: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to separate. Defaults are Demucs' own but for `shifts`, whose single random shift costs
+    determinism and buys nothing.
+
+    stems: "all", or one stem to set against the rest of the song.
+    rest: how that rest is made, "mixture" minus the stem or the "sum" of the other stems.
+    segment: seconds a chunk, None for the model's own.
+    shifts: passes over a song moved by a seeded 0–0.5 s, averaged; 0 for one unmoved pass.
+    overlap: share of a chunk that its neighbour covers too.
+    split: False to take the song in one piece, where the model can.
+    jobs: chunks worked on side by side, 0 for one after the other.
+    threads: 0 for the CPUs this process may use.
+    """
+
+    model: str = "htdemucs"
+    stems: str = ALL_STEMS
+    rest: Rest = "mixture"
+    segment: float | None = None
+    shifts: int = 0
+    overlap: float = 0.25
+    split: bool = True
+    jobs: int = 0
+    threads: int = 0
+    device: str = "cpu"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def that_change_samples(self) -> dict[str, Any]:
+        """The options on which the stems' samples depend, for the key of a result."""
+        machine = {"model", "jobs", "threads", "device"}
+        return {name: value for name, value in asdict(self).items() if name not in machine}
+
+
+def rest_name(stem: str) -> str:
+    """The name of everything but `stem`."""
+    return "instrumental" if stem == "vocals" else f"no_{stem}"
+
+
+def stem_names(options: Options, model: ModelInfo) -> list[str]:
+    """The names of the stems that a separation gives, in order."""
+    if options.stems == ALL_STEMS:
+        return list(model.sources)
+    return [options.stems, rest_name(options.stems)]
+
+
+def settle(options: Options, model: ModelInfo) -> tuple[Options, list[Note]]:
+    """Check the options against what is possible; settle what has one sensible answer.
+
+    Returns:
+        The options as they will be used, and what the user should be told about them.
+
+    Raises:
+        Fault: bad_option (with the option's name and what it may be), or no_such_stem.
+    """
+    _within("shifts", options.shifts, 0, MOST_SHIFTS)
+    _within("overlap", options.overlap, 0.0, MOST_OVERLAP)
+    _within("jobs", options.jobs, 0, MOST_JOBS)
+    _within("threads", options.threads, 0, 1024)
+    if options.segment is not None:
+        _within("segment", options.segment, SHORTEST_SEGMENT, 600.0)
+    _among("device", options.device, DEVICES)
+    _among("rest", options.rest, ("mixture", "sum"))
+    if options.stems not in (ALL_STEMS, *model.sources):
+        raise Fault("no_such_stem", stem=options.stems, stems=", ".join(model.sources))
+    if options.stems == ALL_STEMS:
+        options = replace(options, rest="mixture")  # unused: one result, one key
+    notes = []
+    longest = model.longest_segment
+    if longest is not None:
+        if options.segment is not None and options.segment > longest:
+            notes.append(Note("segment_clamped", {"asked": options.segment, "used": longest}))
+            options = replace(options, segment=None)
+        if not options.split:
+            notes.append(Note("split_needed", {"model": model.name, "used": longest}))
+            options = replace(options, split=True)
+    if not options.split:
+        options = replace(options, segment=None, overlap=0.0)
+    return options, notes
+
+
+def _within(name: str, value: float, lowest: float, highest: float) -> None:
+    if not (math.isfinite(value) and lowest <= value <= highest):
+        raise Fault("bad_option", option=name, allowed=f"{lowest:g}–{highest:g}")
+
+
+def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise Fault("bad_option", option=name, allowed=", ".join(allowed))

@@ -1,0 +1,148 @@
+"""The engine process: `python -m separations.engine.process`. Requests in, messages out.
+
+It keeps the last model loaded, works on one song at a time, and is meant to be killed: whoever
+started it may do so at any moment, and when that one dies the closed pipe ends it.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from demucs.apply import BagOfModels
+from loky import cpu_count
+
+from separations.audio.decode import decode
+from separations.audio.stems import StemWriter, store_gain
+from separations.engine import messages, separator
+from separations.engine.messages import Done, Failed, Progress, Request, StemFile
+from separations.engine.options import Options, stem_names
+from separations.engine.song import write_song
+from separations.engine.store import ModelInfo, read_model
+from separations.faults import Fault
+
+logger = logging.getLogger("separations.engine")
+
+# Shares of the whole work, from timing songs of one to ten minutes; the rest is the chunks'.
+DECODE_SHARE = 0.02
+ENCODE_SHARE = 0.01
+TIMED_CHUNKS = 8
+POLITENESS = 5  # the web server answers before the next chunk is worked on
+
+Send = Callable[[messages.Message], None]
+
+
+class Engine:
+    """A warm model and the way from a file to stems."""
+
+    def __init__(self) -> None:
+        self._warm: tuple[ModelInfo, str, BagOfModels] | None = None
+
+    def _model(self, info: ModelInfo, device: str) -> BagOfModels:
+        if self._warm is None or self._warm[:2] != (info, device):
+            self._warm = None  # free the old one before the new one comes
+            self._warm = (info, device, separator.load(info).to(device))
+        return self._warm[2]
+
+    def run(self, request: Request, send: Send) -> Done:
+        """Separate the song of `request`; progress goes to `send`, faults are raised."""
+        options = request.options
+        staging = Path(request.staging)
+        send(Progress("start", 0.0, None))
+        info = read_model(Path(request.model_dir), options.model)
+        _prepare_torch(options)
+        bag = self._model(info, options.device)
+
+        def decoded(frames: int) -> None:
+            share = min(1.0, frames / max(1, request.frames))
+            send(Progress("decode", DECODE_SHARE * share, None))
+
+        mixture = staging / "mixture.f32"
+        song = write_song(decode(Path(request.source)), mixture, decoded)
+        gain = store_gain(song.peak)
+        names = stem_names(options, info)
+        with contextlib.ExitStack() as stack:
+            writers = {}
+            for name in names:
+                writers[name] = StemWriter(staging / f"{name}.flac", gain)
+                stack.callback(writers[name].close)
+            clock = _ChunkClock(send)
+            for block in separator.Separation(bag, song, options).blocks(clock.chunk_done):
+                for name, samples in block.stems.items():
+                    writers[name].write(samples)
+            send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
+        mixture.unlink()
+        return Done(song.frames, gain, [StemFile(name, writers[name].peak) for name in names])
+
+
+class _ChunkClock:
+    """Turns finished chunks into progress and an estimate of what is left."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._times: deque[float] = deque([time.monotonic()], maxlen=TIMED_CHUNKS + 1)
+
+    def chunk_done(self, done: int, total: int) -> None:
+        self._times.append(time.monotonic())
+        each = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        fraction = DECODE_SHARE + (1 - DECODE_SHARE - ENCODE_SHARE) * done / total
+        self._send(Progress("separate", fraction, (total - done) * each))
+
+
+def _prepare_torch(options: Options) -> None:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise Fault("no_cuda")
+    # Chunks side by side (`jobs`) share the CPUs.
+    threads = options.threads or max(1, cpu_count() // max(1, options.jobs))
+    torch.set_num_threads(threads)
+    # Attention's fast path writes out the whole attention matrix; a chunk is quicker without it.
+    torch.backends.mha.set_fastpath_enabled(False)
+
+
+def serve() -> None:
+    """Answer requests from standard input until it closes."""
+    # Standard output belongs to the messages; whatever a library prints goes to the log instead.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError):
+        os.nice(POLITENESS)
+    requests: queue.Queue[Request] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            requests.put(messages.read_request(line))
+        os._exit(0)  # nobody is left to work for
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def send(message: messages.Message) -> None:
+        channel.write(messages.write_message(message) + "\n")
+
+    engine = Engine()
+    while True:
+        request = requests.get()
+        try:
+            answer: messages.Message = engine.run(request, send)
+        except Fault as fault:
+            answer = Failed(fault.code, fault.params)
+        except MemoryError:
+            answer = Failed("out_of_memory", {})
+        except OSError as error:
+            logger.exception("The engine could not read or write")
+            answer = Failed("storage", {"reason": error.strerror or str(error)})
+        except Exception as error:
+            logger.exception("The engine failed")
+            answer = Failed("engine_error", {"reason": type(error).__name__})
+        send(answer)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    serve()

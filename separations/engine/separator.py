@@ -1,0 +1,303 @@
+"""Separating a song chunk by chunk, in memory that does not grow with it.
+
+What comes out equals `demucs.api.Separator` on the same samples: each chunk goes through Demucs'
+own `apply_model`; what is ours is the order of the chunks, the seeded shifts and the summing up,
+which here needs only as much of the song as two neighbouring chunks cover.
+"""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from demucs.apply import BagOfModels, TensorChunk, apply_model
+from demucs.hf import load_safetensors_model
+from numpy.typing import NDArray
+
+from separations.audio.info import SAMPLE_RATE
+from separations.engine.options import ALL_STEMS, Options, rest_name
+from separations.engine.store import ModelInfo, read_header
+from separations.faults import Fault
+
+Samples = NDArray[np.float32]  # (2, samples)
+SHIFT_SEED = 0
+MOST_CONTEXT = 10 * SAMPLE_RATE
+LARGEST_SHIFT_SECONDS = 0.5  # demucs.apply.apply_model
+
+
+class Song(Protocol):
+    """Random access to a decoded mixture of `frames` samples at 44.1 kHz.
+
+    mean, deviation: of its mono downmix, over the whole song (Separator normalises by them).
+    """
+
+    frames: int
+    mean: float
+    deviation: float
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Samples `start` to `stop`, zeros outside the song; shape (2, stop - start)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished range of every chosen stem: name → samples of shape (2, n) from `start` on."""
+
+    start: int
+    stems: dict[str, Samples]
+
+    @property
+    def frames(self) -> int:
+        return int(next(iter(self.stems.values())).shape[1])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One run of one model over samples `start` to `start + length` of the song.
+
+    `start` may be before the song (a shifted pass begins in the silence ahead of it).
+    """
+
+    start: int
+    length: int
+    model: int
+    pass_index: int
+
+
+def load(info: ModelInfo) -> BagOfModels:
+    """The bag of models `info`, ready to run, from the store and from nowhere else.
+
+    Raises:
+        Fault: model_unusable when a file is not what its header promised.
+    """
+    try:
+        for file in info.files:
+            read_header(file)  # checks the class before anything imports it
+        models = [load_safetensors_model(file) for file in info.files]
+        bag = BagOfModels(models, [list(row) for row in info.weights], info.bag_segment)
+    except (OSError, ValueError, RuntimeError, AssertionError, TypeError) as error:
+        raise Fault("model_unusable", model=info.name, reason=str(error)[:200]) from error
+    bag.eval()
+    for parameter in bag.parameters():
+        parameter.requires_grad_(False)
+    return bag
+
+
+class Separation:
+    """A song being separated. Iterate over `blocks()`; to cancel, stop iterating."""
+
+    def __init__(self, bag: BagOfModels, song: Song, options: Options) -> None:
+        self._bag, self._song, self._options = bag, song, options
+        self._device = torch.device(options.device)
+        self._sources = list(bag.sources)
+        self._needed = self._needed_sources()
+        self._chunks = self._plan()
+
+    @property
+    def total_chunks(self) -> int:
+        return len(self._chunks)
+
+    def blocks(self, on_chunk: Callable[[int, int], None] | None = None) -> Iterator[Block]:
+        """Yield finished blocks in order, without gap or overlap, until the song is through.
+
+        Args:
+            on_chunk: called with (chunks done, chunks in all) after each run of a model.
+        """
+        mixer = _OverlapAdd(len(self._needed), self._song.frames)
+        starts = [chunk.start for chunk in self._chunks[1:]] + [self._song.frames]
+        results = self._run_all()
+        for done, (chunk, samples, next_start) in enumerate(
+            zip(self._chunks, results, starts, strict=True), 1
+        ):
+            mixer.add(chunk.start, samples)
+            if on_chunk is not None:
+                on_chunk(done, len(self._chunks))
+            start, finished = mixer.take(next_start)
+            if finished.shape[-1]:
+                yield self._block(start, finished)
+
+    # Planning
+
+    def _needed_sources(self) -> list[int]:
+        """Columns of the sources that the chosen stems are made of."""
+        options = self._options
+        if options.stems == ALL_STEMS or options.rest == "sum":
+            return list(range(len(self._sources)))
+        return [self._sources.index(options.stems)]
+
+    def _share(self, model: int, source: int) -> float:
+        weights = self._bag.weights
+        return float(weights[model][source]) / float(sum(row[source] for row in weights))
+
+    def _plan(self) -> list[Chunk]:
+        """All chunks of all passes, in the order of where they begin.
+
+        A model that has no say in any needed source does not run.
+        """
+        chunks = []
+        for model in range(len(self._bag.models)):
+            if any(self._share(model, source) for source in self._needed):
+                for pass_index, lead in enumerate(self._leads(model)):
+                    starts = range(-lead, self._song.frames, self._stride(model))
+                    length = self._segment_frames(model)
+                    chunks += [
+                        Chunk(start, min(length, self._song.frames - start), model, pass_index)
+                        for start in starts
+                    ]
+        return sorted(chunks, key=lambda chunk: (chunk.start, chunk.model, chunk.pass_index))
+
+    def _leads(self, model: int) -> list[int]:
+        """How many samples before the song each pass over it begins."""
+        if not self._options.shifts:
+            return [0]
+        most = int(LARGEST_SHIFT_SECONDS * self._bag.samplerate)
+        seed = np.random.default_rng([SHIFT_SEED, model])
+        return [int(lead) for lead in seed.integers(0, most, self._options.shifts, endpoint=True)]
+
+    def _segment_frames(self, model: int) -> int:
+        if not self._options.split:
+            return self._song.frames + int(LARGEST_SHIFT_SECONDS * self._bag.samplerate)
+        seconds = self._options.segment or self._bag.models[model].segment
+        return int(self._bag.samplerate * seconds)
+
+    def _stride(self, model: int) -> int:
+        return max(1, int((1 - self._options.overlap) * self._segment_frames(model)))
+
+    # Running
+
+    def _run_all(self) -> Iterator[Samples]:
+        """Each chunk's weighted share of the needed sources, in the order of the plan."""
+        if not self._options.jobs:
+            yield from map(self._run, self._chunks)
+            return
+        with ThreadPoolExecutor(self._options.jobs) as pool:
+            ahead: deque[Future[Samples]] = deque()
+            left = iter(self._chunks)
+            try:
+                for chunk in itertools.islice(left, self._options.jobs):
+                    ahead.append(pool.submit(self._run, chunk))
+                while ahead:
+                    ready = ahead.popleft().result()
+                    ahead += [pool.submit(self._run, chunk) for chunk in itertools.islice(left, 1)]
+                    yield ready
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, chunk: Chunk) -> Samples:
+        """Run one model over one chunk; shape (needed sources, 2, length), share applied."""
+        model = self._bag.models[chunk.model]
+        # A model may look at more than its chunk (Demucs pads short ones with their surroundings).
+        context = min(self._segment_frames(chunk.model) // 2, MOST_CONTEXT) + SAMPLE_RATE
+        start = chunk.start - context
+        stop = chunk.start + chunk.length + context
+        mixture = self._normalised(start, stop)
+        with torch.inference_mode():
+            estimate = apply_model(
+                model,
+                TensorChunk(mixture[None], context, chunk.length),
+                shifts=0,
+                split=False,
+                segment=self._options.segment,
+                device=self._device,
+            )[0, self._needed].cpu()
+        shares = [self._share(chunk.model, source) for source in self._needed]
+        scale = np.array(shares, np.float32)[:, None, None] * self._fade(chunk)
+        weighted: Samples = estimate.numpy() * scale
+        return weighted
+
+    def _normalised(self, start: int, stop: int) -> torch.Tensor:
+        """The mixture as the models know it: mean 0, deviation 1, and zeros outside the song."""
+        song = self._song
+        inside_start, inside_stop = max(0, start), min(song.frames, stop)
+        mixture = np.zeros((2, stop - start), np.float32)
+        inside = song.read(inside_start, inside_stop)
+        deviation = np.float32(song.deviation + 1e-8)
+        mixture[:, inside_start - start : inside_stop - start] = (
+            inside - np.float32(song.mean)
+        ) / deviation
+        return torch.from_numpy(mixture)
+
+    def _fade(self, chunk: Chunk) -> Samples:
+        """The chunk's share at each of its samples: its triangle over the sum of all in its pass.
+
+        Divided by the number of passes. The triangle is Demucs' (apply_model, transition power 1).
+        """
+        length = self._segment_frames(chunk.model)
+        stride = self._stride(chunk.model)
+        triangle = _triangle(length)
+        total = np.zeros(chunk.length, np.float32)
+        passes = self._leads(chunk.model)
+        first = -passes[chunk.pass_index]
+        reach = math.ceil(length / stride)
+        for step in range(-reach, reach + 1):
+            offset = step * stride
+            other = chunk.start + offset
+            if other < first or other >= self._song.frames:
+                continue
+            low, high = max(0, offset), min(chunk.length, offset + length)
+            if low < high:
+                total[low:high] += triangle[low - offset : high - offset]
+        fade: Samples = triangle[: chunk.length] / total / np.float32(len(passes))
+        return fade
+
+    # Results
+
+    def _block(self, start: int, normalised: Samples) -> Block:
+        if not np.isfinite(normalised).all():
+            raise Fault("model_unusable", model=self._options.model, reason="it gave no numbers")
+        song, options = self._song, self._options
+        scale = np.float32(song.deviation + 1e-8)
+        sources = normalised * scale + np.float32(song.mean)
+        if options.stems == ALL_STEMS:
+            return Block(start, dict(zip(self._sources, sources, strict=True)))
+        if options.rest == "mixture":
+            stem = sources[0]
+            rest = song.read(start, start + stem.shape[1]) - stem
+        else:
+            at = self._sources.index(options.stems)
+            stem = sources[at]
+            rest = np.delete(sources, at, axis=0).sum(axis=0)
+        return Block(start, {options.stems: stem, rest_name(options.stems): rest})
+
+
+def _triangle(length: int) -> Samples:
+    rising = np.arange(1, length // 2 + 1, dtype=np.float32)
+    falling = np.arange(length - length // 2, 0, -1, dtype=np.float32)
+    weight = np.concatenate((rising, falling))
+    return np.asarray(weight / weight.max(), np.float32)
+
+
+class _OverlapAdd:
+    """Sums weighted chunks that arrive in the order of their start."""
+
+    def __init__(self, sources: int, frames: int) -> None:
+        self._frames = frames
+        self._start = 0  # of what is still open
+        self._open = np.zeros((sources, 2, 0), np.float32)
+
+    def add(self, start: int, samples: Samples) -> None:
+        """Add a chunk that begins at `start`; what lies before the song is dropped."""
+        if start < self._start:
+            samples = samples[..., self._start - start :]
+            start = self._start
+        low = start - self._start
+        high = low + samples.shape[-1]
+        missing = high - self._open.shape[-1]
+        if missing > 0:
+            self._open = np.pad(self._open, ((0, 0), (0, 0), (0, missing)))
+        self._open[..., low:high] += samples
+
+    def take(self, stop: int) -> tuple[int, Samples]:
+        """What lies before `stop` and can no longer change, with where it starts."""
+        start = self._start
+        stop = min(max(stop, start), self._frames)
+        finished = self._open[..., : stop - start]
+        self._open = self._open[..., stop - start :]
+        self._start = stop
+        return start, finished

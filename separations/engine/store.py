@@ -1,0 +1,201 @@
+"""The folder of model weights, in the layout of the upstream hub. Read here without torch.
+
+MODEL_DIR/htdemucs/htdemucs.yaml            the bag: which models, their weights, a segment
+MODEL_DIR/htdemucs/955717e8.safetensors     one model: weights, and in the header class and
+                                            arguments
+MODEL_DIR/namespace/name/…                  models of other people on the hub
+"""
+
+import hashlib
+import json
+import re
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from separations.audio.info import CHANNELS, SAMPLE_RATE
+from separations.faults import Fault
+
+NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+SIGNATURE = re.compile(r"[A-Za-z0-9][\w.-]*")
+LARGEST_HEADER = 10_000_000
+# The model classes of Demucs and their default segment in seconds. Nothing else is ever loaded: the
+# header names a class to import, which must not be an invitation.
+CLASSES = {
+    "demucs.htdemucs.HTDemucs": 10.0,
+    "demucs.hdemucs.HDemucs": 40.0,
+    "demucs.demucs.Demucs": 40.0,
+}
+TRANSFORMER = "demucs.htdemucs.HTDemucs"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A bag of models in the store.
+
+    weights: one row a model, one column a source: its share in that source's average.
+    segment: seconds a chunk has unless asked otherwise; bag_segment is what the bag says of it.
+    longest_segment: seconds a chunk may have at most, None where anything goes.
+    """
+
+    name: str
+    folder: Path
+    signatures: tuple[str, ...]
+    sources: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+    segment: float
+    bag_segment: float | None
+    longest_segment: float | None
+    bytes: int
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / f"{signature}.safetensors" for signature in self.signatures]
+
+    @property
+    def passes(self) -> int:
+        """How often a song is run through a network; 1 is the speed of htdemucs."""
+        return len(self.signatures)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the weights and how they are mixed."""
+        whole = hashlib.sha256(json.dumps([self.weights, self.segment]).encode())
+        for file in self.files:
+            stat = file.stat()
+            whole.update(_file_digest(file, stat.st_size, stat.st_mtime_ns).encode())
+        return whole.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, _size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can be the name of a model. Raises Fault("bad_model_name") otherwise."""
+    if not NAME.fullmatch(name):
+        raise Fault("bad_model_name", model=name)
+    return name
+
+
+def list_models(folder: Path) -> list[ModelInfo]:
+    """Every readable model under `folder`, fewest passes first."""
+    found = []
+    # What is being fetched lies in a folder whose name begins with a dot.
+    for bag in sorted([*folder.glob("[!.]*/*.yaml"), *folder.glob("[!.]*/[!.]*/*.yaml")]):
+        if bag.stem != bag.parent.name:
+            continue
+        try:
+            found.append(read_model(folder, str(bag.parent.relative_to(folder).as_posix())))
+        except Fault:
+            continue
+    return sorted(found, key=lambda model: (model.passes, len(model.sources), model.name))
+
+
+def read_model(folder: Path, name: str) -> ModelInfo:
+    """What the store knows of the model `name`.
+
+    Raises:
+        Fault: bad_model_name, model_missing, or model_unusable with the reason.
+    """
+    home = folder / check_name(name)
+    bag_path = home / f"{home.name}.yaml"
+    try:
+        stat = bag_path.stat()
+    except OSError as error:
+        raise Fault("model_missing", model=name) from error
+    return _read(name, bag_path, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(name: str, bag_path: Path, _modified: int) -> ModelInfo:
+    try:
+        bag = yaml.safe_load(bag_path.read_text())
+        signatures = tuple(str(signature) for signature in bag["models"])
+        if not signatures or not all(SIGNATURE.fullmatch(each) for each in signatures):
+            raise ValueError("its bag names no model")
+        headers = [read_header(bag_path.parent / f"{each}.safetensors") for each in signatures]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise Fault("model_unusable", model=name, reason=str(error)) from error
+    sources = headers[0].sources
+    weights = bag.get("weights") or [[1.0] * len(sources)] * len(headers)
+    if any(header.sources != sources for header in headers) or len(weights) != len(headers):
+        raise Fault("model_unusable", model=name, reason="its parts do not fit together")
+    limits = [header.segment for header in headers if header.klass == TRANSFORMER]
+    segments = [_segment(header, bag.get("segment")) for header in headers]
+    size = sum((bag_path.parent / f"{each}.safetensors").stat().st_size for each in signatures)
+    return ModelInfo(
+        name=name,
+        folder=bag_path.parent,
+        signatures=signatures,
+        sources=sources,
+        weights=tuple(tuple(float(share) for share in row) for row in weights),
+        segment=min(segments),
+        bag_segment=bag.get("segment"),
+        longest_segment=min(limits) if limits else None,
+        bytes=size,
+    )
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model file says of itself."""
+
+    klass: str
+    sources: tuple[str, ...]
+    segment: float
+
+
+def read_header(path: Path) -> Header:
+    """The metadata of a safetensors file, checked.
+
+    Raises:
+        ValueError: not a Demucs model, or one that needs a class that is not Demucs'.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        # The format: 8 bytes little-endian length, then that much JSON, then the tensors.
+        prefix = file.read(8)
+        if len(prefix) < 8 or (length := struct.unpack("<Q", prefix)[0]) > LARGEST_HEADER:
+            raise ValueError(f"{path.name} is not a safetensors file")
+        header = json.loads(file.read(length))
+    tensors = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    if path.stat().st_size != 8 + length + max(tensors, default=0):
+        raise ValueError(f"{path.name} is cut off")
+    metadata = header.get("__metadata__", {})
+    klass = metadata.get("klass", "")
+    if klass not in CLASSES:
+        raise ValueError(f"{path.name} is of the class {klass or 'unknown'}")
+    if "structure" in metadata:
+        raise ValueError(f"{path.name} is quantised, which needs a package that is not installed")
+    kwargs: dict[str, Any] = json.loads(metadata.get("kwargs", "{}"))
+    args: list[Any] = json.loads(metadata.get("args", "[]"))
+    sources = kwargs.get("sources") or (args[0] if args else ())
+    if not sources or not all(NAME.fullmatch(str(source)) for source in sources):
+        raise ValueError(f"{path.name} does not name its stems")
+    if (kwargs.get("samplerate", SAMPLE_RATE), kwargs.get("audio_channels", CHANNELS)) != (
+        SAMPLE_RATE,
+        CHANNELS,
+    ):
+        raise ValueError(f"{path.name} is not for 44.1 kHz stereo")
+    return Header(klass, tuple(sources), _number(kwargs.get("segment", CLASSES[klass])))
+
+
+def _segment(header: Header, of_bag: float | None) -> float:
+    """The rule of demucs.apply.BagOfModels: a bag may shorten a transformer's segment only."""
+    if of_bag is None or (header.klass == TRANSFORMER and of_bag > header.segment):
+        return header.segment
+    return float(of_bag)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, dict):
+        return float(Fraction(value["numerator"], value["denominator"]))
+    return float(value)
