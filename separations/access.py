@@ -1,0 +1,40 @@
+"""Whose is it: the one place that knows, and answers 404 to strangers."""
+
+import uuid
+from typing import TYPE_CHECKING
+
+from django.http import Http404, HttpRequest
+
+from separations.models import Job, Owner
+
+if TYPE_CHECKING:
+    from separations.models import JobQuerySet
+
+VISITOR = "visitor"
+
+
+def owner_of(request: HttpRequest) -> Owner:
+    """Who is asking. A visitor without a session is nobody yet and owns nothing."""
+    user_id = request.user.pk if request.user.is_authenticated else None
+    return Owner(visitor=request.session.get(VISITOR, ""), user_id=user_id)
+
+
+def new_owner(request: HttpRequest) -> Owner:
+    """Who is asking, given an identity where there was none (before something is made)."""
+    if not request.session.get(VISITOR):
+        request.session[VISITOR] = uuid.uuid4().hex
+    return owner_of(request)
+
+
+def visible_jobs(request: HttpRequest) -> "JobQuerySet":
+    return Job.objects.visible_to(owner_of(request)).select_related("upload")
+
+
+def job_or_404(request: HttpRequest, job_id: uuid.UUID) -> Job:
+    """The job, if whoever asks may see it. Staff see every job."""
+    all_jobs = Job.objects.select_related("upload")
+    jobs = all_jobs if request.user.is_staff else visible_jobs(request)
+    try:
+        return jobs.get(pk=job_id)
+    except Job.DoesNotExist:
+        raise Http404 from None

@@ -1,0 +1,65 @@
+"""System checks: what an operator should hear before a visitor does."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from separations.engine.store import list_models
+
+IMPORT_SECONDS = 120
+
+
+@register(Tags.compatibility, deploy=False)
+def torchaudio_imports(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """torchaudio's compiled part must fit the torch beside it, or be absent.
+
+    Looked at without importing torch, which would weigh on every process that runs the checks; only
+    when the parts seem not to fit is the import tried, in a process of its own.
+    """
+    spec = find_spec("torchaudio")
+    if spec is None or not spec.submodule_search_locations:
+        return [Error("torchaudio is not installed.", hint="Run make setup.", id="stemsite.E001")]
+    compiled = list(Path(spec.submodule_search_locations[0]).glob("lib/*.so"))
+    if not compiled or _torch_has_cuda():
+        return []
+    child = subprocess.run(
+        [sys.executable, "-c", "import torchaudio"],
+        capture_output=True,
+        timeout=IMPORT_SECONDS,
+        check=False,
+    )
+    if child.returncode == 0:
+        return []
+    return [
+        Error(
+            "torchaudio cannot be imported: it was built for a GPU, and this torch is for CPUs.",
+            hint="Run make setup, which sets its optional compiled part aside.",
+            id="stemsite.E002",
+        )
+    ]
+
+
+def _torch_has_cuda() -> bool:
+    return "+cpu" not in version("torch")
+
+
+@register("models")
+def default_model_is_there(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The site can open without models, but not do its job."""
+    names = [model.name for model in list_models(settings.MODEL_DIR)]
+    if settings.DEFAULT_MODEL in names:
+        return []
+    return [
+        Warning(
+            f"The model {settings.DEFAULT_MODEL} is not in {settings.MODEL_DIR}.",
+            hint=f"Run manage.py fetch_models {settings.DEFAULT_MODEL}.",
+            id="stemsite.W001",
+        )
+    ]

@@ -1,0 +1,231 @@
+"""The records. A job's row is the truth about it; the queue only hints that there is work."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+from django_stubs_ext.db.models import TypedModelMeta
+
+from separations.engine.options import ALL_STEMS, Options
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a job is: a signed-in user, or whoever holds the session with this visitor id."""
+
+    visitor: str
+    user_id: int | None = None
+
+
+class Upload(models.Model):
+    """A song as it was sent, with what was found in it. Its file is named by its id alone."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    file_name = models.CharField(_("file name"), max_length=255)
+    title = models.CharField(_("title"), max_length=200)
+    artist = models.CharField(_("artist"), max_length=200, blank=True)
+    bytes = models.PositiveBigIntegerField(_("bytes"))
+    seconds = models.FloatField(_("seconds"))
+    container = models.CharField(_("container"), max_length=20)
+    codec = models.CharField(_("codec"), max_length=40)
+    sample_rate = models.PositiveIntegerField(_("sample rate"))
+    channels = models.PositiveSmallIntegerField(_("channels"))
+    samples_sha256 = models.CharField(_("samples' SHA-256"), max_length=64, db_index=True)
+    created_at = models.DateTimeField(_("received"), auto_now_add=True)
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("upload")
+        verbose_name_plural = _("uploads")
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"{self.artist} – {self.title}" if self.artist else self.title
+
+    @property
+    def path(self) -> Path:
+        return settings.UPLOAD_DIR / self.id.hex
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def visible_to(self, owner: Owner) -> "JobQuerySet":
+        mine = Q(user=None, visitor=owner.visitor) if owner.visitor else Q(pk=None)
+        return self.filter(mine | Q(user=owner.user_id)) if owner.user_id else self.filter(mine)
+
+    def waiting(self) -> "JobQuerySet":
+        """Queued jobs in the order they will be taken."""
+        return self.filter(state=Job.State.QUEUED).order_by("-priority", "queued_at", "pk")
+
+    def ahead_of(self, job: "Job") -> "JobQuerySet":
+        """Jobs that run now or will be taken before `job`."""
+        sooner = Q(priority__gt=job.priority) | Q(
+            priority=job.priority, queued_at__lt=job.queued_at
+        )
+        return self.filter(Q(state=Job.State.RUNNING) | Q(state=Job.State.QUEUED) & sooner)
+
+    def stalled(self, now: datetime) -> "JobQuerySet":
+        """Running jobs whose runner has not been heard of for the length of a lease."""
+        silent_since = now - timedelta(seconds=settings.LEASE_SECONDS)
+        return self.filter(state=Job.State.RUNNING, heartbeat_at__lt=silent_since)
+
+    def with_result(self, key: str) -> "JobQuerySet":
+        return self.filter(state=Job.State.DONE, result_key=key)
+
+
+class Job(models.Model):
+    """One separation of one upload."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("waiting")
+        RUNNING = "running", _("separating")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    class Stage(models.TextChoices):
+        WAIT = "wait", _("waiting")
+        START = "start", _("getting the model ready")
+        DECODE = "decode", _("reading the song")
+        SEPARATE = "separate", _("separating")
+        ENCODE = "encode", _("saving the stems")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    upload = models.ForeignKey(
+        Upload, on_delete=models.PROTECT, related_name="jobs", verbose_name=_("upload")
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    visitor = models.CharField(_("visitor"), max_length=32, blank=True, db_index=True)
+
+    model = models.CharField(_("model"), max_length=100)
+    stem_choice = models.CharField(_("stem choice"), max_length=40, default=ALL_STEMS)
+    options = models.JSONField(_("options"))
+    notes = models.JSONField(_("notes"), default=list, blank=True)
+    result_key = models.CharField(_("result"), max_length=64, db_index=True)
+
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
+    stage = models.CharField(_("stage"), max_length=10, choices=Stage.choices, default=Stage.WAIT)
+    progress = models.FloatField(_("progress"), default=0.0)
+    remaining = models.FloatField(_("remaining seconds"), null=True, blank=True)
+    priority = models.SmallIntegerField(_("priority"), default=0)
+    attempt = models.PositiveSmallIntegerField(_("attempt"), default=0)
+    lease = models.UUIDField(_("lease"), null=True, blank=True)
+    heartbeat_at = models.DateTimeField(_("last heard of"), null=True, blank=True)
+    error_code = models.CharField(_("error"), max_length=40, blank=True)
+    error_params = models.JSONField(_("error details"), default=dict, blank=True)
+
+    cached = models.BooleanField(_("from an earlier result"), default=False)
+    frames = models.PositiveBigIntegerField(_("samples"), null=True, blank=True)
+    gain = models.FloatField(_("stored gain"), null=True, blank=True)
+
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    queued_at = models.DateTimeField(_("queued"))
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        ordering = ("-created_at",)
+        indexes = (
+            models.Index(fields=("state", "-priority", "queued_at"), name="job_queue"),
+            models.Index(fields=("-created_at",), name="job_newest"),
+        )
+        constraints = (
+            models.CheckConstraint(
+                name="job_progress_is_a_share",
+                condition=Q(progress__gte=0.0) & Q(progress__lte=1.0),
+            ),
+            models.CheckConstraint(
+                name="job_runs_under_a_lease",
+                condition=Q(state="running", lease__isnull=False, heartbeat_at__isnull=False)
+                | (~Q(state="running") & Q(lease=None)),
+            ),
+            models.CheckConstraint(
+                name="job_done_has_stems_to_play",
+                condition=~Q(state="done")
+                | Q(frames__isnull=False, gain__isnull=False, progress=1.0),
+            ),
+            models.CheckConstraint(
+                name="job_ended_has_a_time",
+                condition=Q(state__in=("queued", "running"), finished_at=None)
+                | Q(state__in=("done", "failed", "cancelled"), finished_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="job_failed_says_why",
+                condition=(Q(state="failed") & ~Q(error_code=""))
+                | (~Q(state="failed") & Q(error_code="")),
+            ),
+            models.CheckConstraint(
+                name="job_has_an_owner", condition=Q(user__isnull=False) | ~Q(visitor="")
+            ),
+            models.UniqueConstraint(
+                name="job_lease_is_unique", fields=("lease",), condition=Q(lease__isnull=False)
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.upload} ({self.model})"
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in (Job.State.QUEUED, Job.State.RUNNING)
+
+    @property
+    def percent(self) -> int:
+        """Whole percent, 100 only when the stems can be had."""
+        return 100 if self.state == Job.State.DONE else min(99, int(self.progress * 100))
+
+    @property
+    def separation(self) -> Options:
+        """The options as the engine takes them."""
+        values: dict[str, Any] = self.options
+        return Options(**values)
+
+    @property
+    def result_folder(self) -> Path:
+        return settings.RESULT_DIR / self.result_key[:2] / self.result_key
+
+    @property
+    def rendition_folder(self) -> Path:
+        return settings.RENDITION_DIR / self.id.hex
+
+
+class Stem(models.Model):
+    """One stem of a finished job; its samples lie in the job's result folder."""
+
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="stems", verbose_name=_("job")
+    )
+    name = models.CharField(_("name"), max_length=60)
+    position = models.PositiveSmallIntegerField(_("position"))
+    peak = models.FloatField(_("peak"), help_text=_("1 is full scale"))
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("stem")
+        verbose_name_plural = _("stems")
+        ordering = ("job", "position")
+        constraints = (
+            models.UniqueConstraint(name="stem_once_a_job", fields=("job", "name")),
+            models.CheckConstraint(name="stem_peak_is_a_level", condition=Q(peak__gte=0.0)),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def path(self) -> Path:
+        return self.job.result_folder / f"{self.name}.flac"

@@ -1,0 +1,161 @@
+"""Every fault and note as a sentence its reader can act on, and the HTTP status that fits it."""
+
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from separations.faults import Fault
+
+# code: (status, sentence)
+FAULTS: dict[str, tuple[int, Promise]] = {
+    # The file
+    "no_file": (400, _("No song was sent. Choose an audio file first.")),
+    "empty": (400, _("This file is empty. Check it on your device and send it again.")),
+    "too_large": (
+        413,
+        _("This file is larger than %(max_mb)s MB. Send it as MP3 or FLAC instead."),
+    ),
+    "too_long": (
+        413,
+        _("This song is longer than %(max_minutes)s minutes. Cut it shorter and send it again."),
+    ),
+    "wrong_extension": (
+        415,
+        _("Files of this kind are not taken. Send one of these: %(allowed)s."),
+    ),
+    "not_audio": (
+        415,
+        _(
+            "This is not an audio file, or it is broken from the start. Send MP3, WAV, FLAC, OGG, "
+            "Opus, M4A or AAC."
+        ),
+    ),
+    "no_audio": (415, _("There is no sound in this file. Send one with an audio track.")),
+    "too_short": (422, _("This file is too short to separate. Send at least a second of music.")),
+    "truncated": (
+        422,
+        _(
+            "This file is cut off: only %(read)s seconds of it could be read. Download or export "
+            "it again, then send it."
+        ),
+    ),
+    "damaged": (
+        422,
+        _("Too much of this file is damaged. Download or export it again, then send it."),
+    ),
+    "unreadable": (
+        422,
+        _("This file could not be read. Open it in an audio editor, export it and send that."),
+    ),
+    "rate_changes": (
+        422,
+        _("This file changes its sample rate on the way. Export it at 44.1 kHz and send that."),
+    ),
+    "absurd_rate": (
+        422,
+        _(
+            "A sample rate of %(rate)s Hz is not supported. Export the song at 44.1 kHz and send "
+            "that."
+        ),
+    ),
+    "too_many_channels": (
+        422,
+        _(
+            "This file has %(channels)s channels, more than 7.1 surround. Export it in stereo and "
+            "send that."
+        ),
+    ),
+    "not_finite": (
+        422,
+        _(
+            "This file holds values that are no numbers (NaN or infinity). Export it again, as "
+            "16-bit WAV for example."
+        ),
+    ),
+    # The options
+    "bad_option": (422, _("%(option)s must be one of or within: %(allowed)s.")),
+    "no_such_stem": (422, _("This model has no stem “%(stem)s”. Choose one of: %(stems)s.")),
+    "bad_model_name": (422, _("“%(model)s” cannot be the name of a model.")),
+    "model_missing": (
+        422,
+        _("The model %(model)s is not installed here. Choose another one."),
+    ),
+    "model_unusable": (
+        503,
+        _("The model %(model)s cannot be used (%(reason)s). Choose another one."),
+    ),
+    "model_not_fetched": (
+        503,
+        _(
+            "The model %(model)s could not be fetched. Tried: %(tried)s. Get on a network that "
+            "reaches one of these, or give a folder that holds the model with --from."
+        ),
+    ),
+    "no_cuda": (503, _("DEVICE is cuda, but no usable GPU was found. Set DEVICE to cpu.")),
+    # The work
+    "engine_died": (
+        500,
+        _("The separation stopped unexpectedly and was given up. Try again in a while."),
+    ),
+    "engine_error": (
+        500,
+        _("Something went wrong while separating this song (%(reason)s). Try again."),
+    ),
+    "out_of_memory": (
+        500,
+        _("Not enough memory to separate this song. Try a shorter one, or try again later."),
+    ),
+    "storage": (
+        500,
+        _("The stems could not be saved (%(reason)s). Try again later."),
+    ),
+    "lost": (
+        500,
+        _("This song was interrupted %(attempts)s times and was given up. Try again in a while."),
+    ),
+    "upload_gone": (
+        410,
+        _("The song is no longer kept here. Upload it again."),
+    ),
+    "result_gone": (410, _("The stems are no longer kept here. Upload the song again.")),
+}
+
+NOTES: dict[str, Promise] = {
+    "segment_clamped": _(
+        "This model works on pieces of at most %(used)s seconds; %(asked)s was asked for."
+    ),
+    "split_needed": _(
+        "%(model)s cannot take a song in one piece; it was split into pieces of %(used)s seconds."
+    ),
+}
+
+
+def fault_sentence(code: str, params: dict[str, Any]) -> str:
+    """The sentence for a fault's code in the active language."""
+    _status, sentence = FAULTS.get(code, FAULTS["engine_error"])
+    return str(sentence) % _with_defaults(params)
+
+
+def sentence(fault: Fault) -> str:
+    return fault_sentence(fault.code, fault.params)
+
+
+def status(fault: Fault) -> int:
+    """The HTTP status for a fault that ends a request."""
+    return FAULTS.get(fault.code, FAULTS["engine_error"])[0]
+
+
+def note_sentences(notes: list[dict[str, Any]]) -> list[str]:
+    """The sentences for a job's stored notes."""
+    return [str(NOTES[note["code"]]) % note["params"] for note in notes if note["code"] in NOTES]
+
+
+class _with_defaults(dict[str, Any]):
+    def __missing__(self, _key: str) -> str:
+        return gettext("unknown")
+
+
+def deleted(title: str) -> str:
+    return gettext("“%(title)s” and its stems were deleted.") % {"title": title}

@@ -1,0 +1,94 @@
+"""Taking a song in: check it, read it, keep it. Nothing of a refused file stays behind."""
+
+import logging
+import shutil
+import uuid
+from pathlib import Path, PurePath
+
+from django.conf import settings
+from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
+
+from separations.audio.isolated import probe_isolated
+from separations.faults import Fault
+from separations.models import Upload
+
+logger = logging.getLogger(__name__)
+
+
+def accept(file: "UploadedFile[bytes]") -> Upload:
+    """Keep an uploaded song.
+
+    Raises:
+        Fault: whatever is wrong with the file; nothing is kept then.
+    """
+    name = file.name or ""
+    _check_extension(name)
+    if not file.size:
+        raise Fault("empty")
+    upload_id = uuid.uuid4()
+    target = settings.UPLOAD_DIR / upload_id.hex
+    try:
+        _keep(file, target)
+        return _record(upload_id, name, target)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        logger.exception("An upload could not be kept")
+        raise Fault("storage", reason=error.strerror or str(error)) from error
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def accept_path(source: Path, name: str) -> Upload:
+    """Keep a copy of a file that is on this machine already (the demo song)."""
+    upload_id = uuid.uuid4()
+    target = settings.UPLOAD_DIR / upload_id.hex
+    try:
+        shutil.copyfile(source, target)
+        return _record(upload_id, name, target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _check_extension(name: str) -> None:
+    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
+        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
+        raise Fault("wrong_extension", allowed=allowed)
+
+
+def _keep(file: "UploadedFile[bytes]", target: Path) -> None:
+    if isinstance(file, TemporaryUploadedFile):
+        Path(file.temporary_file_path()).replace(target)
+        return
+    with target.open("wb") as kept:
+        for chunk in file.chunks():
+            kept.write(chunk)
+
+
+def _record(upload_id: uuid.UUID, name: str, path: Path) -> Upload:
+    info = probe_isolated(path, settings.MAX_DURATION_SECONDS)
+    return Upload.objects.create(
+        id=upload_id,
+        file_name=PurePath(name).name[-255:],
+        title=info.title or _title_from(name),
+        artist=info.artist,
+        bytes=path.stat().st_size,
+        seconds=info.seconds,
+        container=info.container,
+        codec=info.codec,
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        samples_sha256=info.samples_sha256,
+    )
+
+
+def _title_from(name: str) -> str:
+    stem = PurePath(name).stem.replace("_", " ")
+    return " ".join("".join(c if c.isprintable() else " " for c in stem).split())[:200] or "song"
+
+
+def drop(upload: Upload) -> None:
+    """Take back an upload that no job came of."""
+    upload.delete()
+    upload.path.unlink(missing_ok=True)
