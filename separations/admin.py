@@ -1,0 +1,153 @@
+"""The operator's view of uploads, jobs and stems. Buttons call the services the pages call."""
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from separations import jobs, sentences, tasks
+from separations.faults import Fault
+from separations.models import Job, Stem, Upload
+from separations.pages import clock
+
+
+class ReadOnly:
+    """Rows are written by the services alone."""
+
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+
+class StemInline(ReadOnly, admin.TabularInline[Stem, Job]):
+    model = Stem
+    fields = ("name", "peak")
+    extra = 0
+    can_delete = False
+
+
+@admin.register(Upload)
+class UploadAdmin(ReadOnly, admin.ModelAdmin[Upload]):
+    list_display = (
+        "title",
+        "artist",
+        "length",
+        "codec",
+        "sample_rate",
+        "channels",
+        "megabytes",
+        "created_at",
+    )
+    list_filter = ("codec", "created_at")
+    search_fields = ("title", "artist", "file_name", "samples_sha256")
+    date_hierarchy = "created_at"
+
+    @admin.display(description=_("length"), ordering="seconds")
+    def length(self, upload: Upload) -> str:
+        return clock(upload.seconds)
+
+    @admin.display(description=_("MB"), ordering="bytes")
+    def megabytes(self, upload: Upload) -> str:
+        return f"{upload.bytes / 1e6:.1f}"
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False  # an upload goes with the last of its jobs
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
+    list_display = (
+        "song",
+        "state",
+        "bar",
+        "stage",
+        "model",
+        "stem_choice",
+        "took",
+        "attempt",
+        "cached",
+        "created_at",
+        "page",
+    )
+    list_filter = ("state", "model", "cached", "error_code", "created_at")
+    search_fields = (
+        "upload__title",
+        "upload__artist",
+        "upload__file_name",
+        "=visitor",
+        "=user__username",
+    )
+    list_select_related = ("upload",)
+    date_hierarchy = "created_at"
+    inlines = (StemInline,)
+    actions = ("cancel_jobs", "retry_jobs", "delete_jobs")
+
+    @admin.display(description=_("song"), ordering="upload__title")
+    def song(self, job: Job) -> str:
+        return str(job.upload)
+
+    @admin.display(description=_("progress"), ordering="progress")
+    def bar(self, job: Job) -> SafeString:
+        return format_html('<progress max="100" value="{0}">{0} %</progress> {0} %', job.percent)
+
+    @admin.display(description=_("took"))
+    def took(self, job: Job) -> str:
+        if job.started_at is None:
+            return ""
+        return clock(((job.finished_at or timezone.now()) - job.started_at).total_seconds())
+
+    @admin.display(description=_("page"))
+    def page(self, job: Job) -> SafeString:
+        return format_html(
+            '<a href="{}">{}</a>', reverse("separations:job", args=[job.pk]), _("open")
+        )
+
+    def get_actions(self, request: HttpRequest) -> dict[str, tuple[object, str, str]]:  # type: ignore[override]
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)  # it would leave the files behind
+        return actions  # type: ignore[return-value]
+
+    def delete_model(self, request: HttpRequest, obj: Job) -> None:
+        jobs.remove(obj)
+
+    @admin.action(description=_("Cancel"))
+    def cancel_jobs(self, request: HttpRequest, chosen: QuerySet[Job]) -> None:
+        count = sum(jobs.cancel(job) for job in chosen)
+        text = ngettext("%(count)d job was cancelled.", "%(count)d jobs were cancelled.", count)
+        self.message_user(request, text % {"count": count})
+
+    @admin.action(description=_("Try again"))
+    def retry_jobs(self, request: HttpRequest, chosen: QuerySet[Job]) -> None:
+        count = 0
+        for job in chosen.select_related("upload"):
+            try:
+                count += jobs.retry(job)
+            except Fault as fault:
+                self.message_user(request, f"{job}: {sentences.sentence(fault)}", messages.ERROR)
+        tasks.wake()
+        text = ngettext("%(count)d job was queued.", "%(count)d jobs were queued.", count)
+        self.message_user(request, text % {"count": count})
+
+    @admin.action(description=_("Delete with all files"), permissions=("delete",))
+    def delete_jobs(self, request: HttpRequest, chosen: QuerySet[Job]) -> None:
+        for job in chosen.select_related("upload"):
+            jobs.remove(job)
+        self.message_user(request, _("The jobs and their files were deleted."))
+
+
+@admin.register(Stem)
+class StemAdmin(ReadOnly, admin.ModelAdmin[Stem]):
+    list_display = ("name", "job", "peak")
+    list_filter = ("name",)
+    search_fields = ("job__upload__title", "name")
+    list_select_related = ("job__upload",)
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False

@@ -1,0 +1,66 @@
+"""Sending audio with byte ranges (RFC 9110, 14), which seeking and resumed downloads need.
+
+Django's FileResponse ignores them.
+"""
+
+import re
+
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.http import content_disposition_header
+
+from separations.results import View
+
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def send(
+    request: HttpRequest, view: View, content_type: str, name: str, etag: str, *, attach: bool
+) -> HttpResponseBase:
+    """Answer with the whole of `view`, or the one range that was asked for.
+
+    206 for a range, 416 for one outside the file. Several ranges at once, a broken Range header and
+    one whose If-Range does not match get the whole file, as the RFC allows.
+    """
+    size = view.size
+    wanted = request.headers.get("Range", "")
+    if request.headers.get("If-Range", etag) != etag:
+        wanted = ""
+    start, stop = 0, size
+    status = 200
+    if match := RANGE.fullmatch(wanted.strip()):
+        found = _resolve(match[1], match[2], size)
+        if found is None:
+            response: HttpResponseBase = HttpResponse(status=416)
+            response.headers["Content-Range"] = f"bytes */{size}"
+            return response
+        if match[1] or match[2]:
+            (start, stop), status = found, 206
+    response = StreamingHttpResponse(
+        view.read(start, stop) if request.method != "HEAD" else (),
+        status=status,
+        content_type=content_type,
+    )
+    response.headers["Content-Length"] = str(stop - start)
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["ETag"] = etag
+    response.headers["Cache-Control"] = "private, max-age=3600"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    disposition = content_disposition_header(attach, name)
+    if disposition:
+        response.headers["Content-Disposition"] = disposition
+    if status == 206:
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return response
+
+
+def _resolve(first: str, last: str, size: int) -> tuple[int, int] | None:
+    """A range as start and stop, the whole file for "-", None when nothing of it is there."""
+    if not first and not last:
+        return 0, size
+    if not first:
+        length = min(int(last), size)
+        return (size - length, size) if length else None
+    start = int(first)
+    stop = min(int(last) + 1, size) if last else size
+    return (start, stop) if start < min(stop, size) else None

@@ -1,0 +1,277 @@
+"""Pages and partials: read the request, call a service, render."""
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.files.uploadedfile import UploadedFile
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.http import content_disposition_header
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+    require_safe,
+)
+from django.views.decorators.vary import vary_on_headers
+from django_htmx.middleware import HtmxDetails
+
+from separations import access, http_files, jobs, results, sentences, tasks, uploads
+from separations.audio.formats import BIT_RATES, FORMATS, Format
+from separations.faults import Fault
+from separations.forms import SeparationForm
+from separations.models import Job
+from separations.pages import download_choices, job_view
+from separations.upload_limit import oversized
+
+DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
+SONGS_ON_HOME = 50
+STOP_POLLING = 286  # htmx's own status: swap this in and poll no more
+
+
+class SiteRequest(HttpRequest):
+    htmx: HtmxDetails
+
+
+# Home
+
+
+@never_cache
+@vary_on_headers("HX-Request")
+@require_http_methods(["GET", "HEAD", "POST"])
+def home(request: SiteRequest) -> HttpResponse:
+    """The upload form above the visitor's songs; POST takes one song or several."""
+    if request.method == "POST":
+        return _take_songs(request)
+    return _home(request, SeparationForm(request.GET), [], 200)
+
+
+def _home(
+    request: HttpRequest, form: SeparationForm, errors: list[tuple[str, str]], status: int
+) -> HttpResponse:
+    own = access.visible_jobs(request).prefetch_related("stems")[:SONGS_ON_HOME]
+    context = {
+        "form": form,
+        "errors": errors,
+        "songs": [job_view(job) for job in own],
+        "max_upload_mb": settings.MAX_UPLOAD_MB,
+        "max_minutes": settings.MAX_DURATION_SECONDS / 60,
+        "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
+        "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
+    }
+    return render(request, "separations/home.html", context, status=status)
+
+
+def _take_songs(request: SiteRequest) -> HttpResponse:
+    """Make a job of every file; say beside the field what is wrong with the others."""
+    form = SeparationForm(request.POST)
+    made: list[Job] = []
+    files = request.FILES.getlist("file")
+    refused = [
+        (name, Fault("too_large", max_mb=settings.MAX_UPLOAD_MB)) for name in oversized(request)
+    ]
+    if not files and not refused:
+        refused.append(("", Fault("no_file")))
+    for file in files:
+        try:
+            made.append(_take_song(request, file, form))
+        except Fault as fault:
+            refused.append((file.name or "", fault))
+    errors = [(name, sentences.sentence(fault)) for name, fault in refused]
+    status = sentences.status(refused[0][1]) if refused else 200
+    if request.htmx:
+        context = {"songs": [job_view(job) for job in made], "errors": errors}
+        return render(request, "separations/_uploaded.html", context, status=status)
+    if errors:
+        return _home(request, form, errors, status)
+    return (
+        redirect("separations:job", made[0].pk) if len(made) == 1 else redirect("separations:home")
+    )
+
+
+def _take_song(request: HttpRequest, file: "UploadedFile[bytes]", form: SeparationForm) -> Job:
+    options = form.options()
+    upload = uploads.accept(file)
+    try:
+        job = jobs.submit(upload, options, access.new_owner(request))
+    except BaseException:
+        uploads.drop(upload)
+        raise
+    tasks.wake()
+    return job
+
+
+@require_POST
+def demo(request: HttpRequest) -> HttpResponse:
+    """Separate the song that comes with the site."""
+    form = SeparationForm()
+    try:
+        options = form.options()
+        upload = uploads.accept_path(DEMO_SONG, "Feelings (excerpt).m4a")
+        job = jobs.submit(upload, options, access.new_owner(request))
+    except Fault as fault:
+        return _home(request, form, [("", sentences.sentence(fault))], sentences.status(fault))
+    tasks.wake()
+    return redirect("separations:job", job.pk)
+
+
+@require_safe
+def about(request: HttpRequest) -> HttpResponse:
+    return render(request, "separations/about.html", {"models": SeparationForm().model_choices})
+
+
+# A song
+
+
+@never_cache
+@require_safe
+def job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    return _job_page(request, access.job_or_404(request, job_id))
+
+
+def _job_page(request: HttpRequest, job: Job, error: str = "", status: int = 200) -> HttpResponse:
+    context = {**_song(job), "error": error}
+    return render(request, "separations/job.html", context, status=status)
+
+
+def _song(job: Job) -> dict[str, Any]:
+    chosen = {"model": job.model, "stems": job.stem_choice}
+    return {
+        "song": job_view(job),
+        "form": SeparationForm(chosen),
+        "formats": download_choices(),
+    }
+
+
+@never_cache
+@require_GET
+def job_status(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """The part of the song's page that changes; polls itself while the job is active."""
+    return _poll(request, access.job_or_404(request, job_id), "separations/_status.html")
+
+
+@never_cache
+@require_GET
+def job_card(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """A song in the list on the home page, polling likewise."""
+    return _poll(request, access.job_or_404(request, job_id), "separations/_card.html")
+
+
+def _poll(request: HttpRequest, job: Job, template: str) -> HttpResponse:
+    status = 200 if job.is_active else STOP_POLLING
+    return render(request, template, _song(job), status=status)
+
+
+@require_POST
+def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseRedirect:
+    jobs.cancel(access.job_or_404(request, job_id))
+    return HttpResponseRedirect(reverse("separations:job", args=[job_id]))
+
+
+@require_POST
+def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    job = access.job_or_404(request, job_id)
+    try:
+        jobs.retry(job)
+    except Fault as fault:
+        return _job_page(request, job, sentences.sentence(fault), sentences.status(fault))
+    tasks.wake()
+    return redirect("separations:job", job_id)
+
+
+@require_POST
+def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """The same song once more, with another model or other stems."""
+    job = access.job_or_404(request, job_id)
+    form = SeparationForm(request.POST)
+    try:
+        new = jobs.again(job, form.options(), access.new_owner(request))
+    except Fault as fault:
+        return _job_page(request, job, sentences.sentence(fault), sentences.status(fault))
+    tasks.wake()
+    return redirect("separations:job", new.pk)
+
+
+@require_POST
+def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    job = access.job_or_404(request, job_id)
+    title = job.upload.title
+    jobs.remove(job)
+    messages.success(request, sentences.deleted(title))
+    return redirect("separations:home")
+
+
+# Stems
+
+
+@require_safe
+def stem(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase:
+    """One stem, to play (inline) or, with `?download`, to keep."""
+    job = access.job_or_404(request, job_id)
+    found = job.stems.select_related("job__upload").filter(name=stem).first()
+    if found is None:
+        return not_found(request)
+    try:
+        format, bit_rate = _format(request)
+        view = results.view(found, format, bit_rate)
+    except Fault as fault:
+        return _plain(fault)
+    name = results.file_name(job, found.name, format.extension)
+    etag = f'"{job.result_key[:32]}-{found.name}-{format.name}-{bit_rate}"'
+    attach = "download" in request.GET
+    return http_files.send(request, view, format.content_type, name, etag, attach=attach)
+
+
+@require_GET
+def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+    """All stems of a song as one ZIP."""
+    job = access.job_or_404(request, job_id)
+    try:
+        if job.state != Job.State.DONE:
+            raise Fault("result_gone")
+        format, bit_rate = _format(request)
+        stream = results.archive(job, format, bit_rate)
+    except Fault as fault:
+        return _plain(fault)
+    response = StreamingHttpResponse(stream, content_type="application/zip")
+    response.headers["Content-Length"] = str(len(stream))
+    name = results.file_name(job, "stems", "zip")
+    response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
+    return response
+
+
+def _format(request: HttpRequest) -> tuple[Format, int]:
+    """Format and bit rate from a query such as `format=mp3-192`.
+
+    Raises:
+        Fault: bad_option when there is no such format.
+    """
+    name, _, asked_rate = request.GET.get("format", "wav").partition("-")
+    bit_rate = asked_rate or str(BIT_RATES[-1])
+    if name not in FORMATS or bit_rate not in map(str, BIT_RATES):
+        allowed = ", ".join(value for value, _label in download_choices())
+        raise Fault("bad_option", option="format", allowed=allowed)
+    return FORMATS[name], int(bit_rate)
+
+
+def _plain(fault: Fault) -> HttpResponse:
+    return HttpResponse(
+        sentences.sentence(fault), status=sentences.status(fault), content_type="text/plain"
+    )
+
+
+# Errors
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return render(request, "separations/not_found.html", status=404)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    """Rendered without the database or the session: either may be what is broken."""
+    return render(None, "separations/broken.html", status=500)
