@@ -65,16 +65,14 @@ class UploadAdmin(ReadOnly, admin.ModelAdmin[Upload]):
 class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
     list_display = (
         "song",
+        "page",
         "state",
         "bar",
-        "stage",
         "model",
         "stem_choice",
         "took",
         "attempt",
-        "cached",
         "created_at",
-        "page",
     )
     list_filter = ("state", "model", "cached", "error_code", "created_at")
     search_fields = (

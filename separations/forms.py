@@ -72,7 +72,6 @@ class SeparationForm(forms.Form):
         assert isinstance(stems_field, forms.ChoiceField)  # noqa: S101
         model_field.choices = [(name, name) for name in names]
         stems_field.choices = self._stem_choices()
-        model_field.error_messages["invalid_choice"] = _("This model is not installed here.")
 
     def _stem_choices(self) -> list[tuple[str, str]]:
         sources = dict.fromkeys(s for choice in self.model_choices for s in choice.sources)

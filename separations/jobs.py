@@ -255,13 +255,15 @@ def remove(job: Job) -> None:
     """Delete a job in any state, and its files unless another job uses them too."""
     cancel(job)
     upload, key = job.upload, job.result_key
+    song = upload.path
+    result, renditions = job.result_folder, job.rendition_folder
     with transaction.atomic():
         job.delete()
         upload_is_used = upload.jobs.exists()
         if not upload_is_used:
             upload.delete()
-    results.discard_renditions(job.rendition_folder)
+    results.discard_renditions(renditions)
     if not upload_is_used:
-        upload.path.unlink(missing_ok=True)
+        song.unlink(missing_ok=True)
     if not Job.objects.with_result(key).exists():
-        results.discard(job.result_folder)
+        results.discard(result)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
+from django.db.models import prefetch_related_objects
 from pathvalidate import sanitize_filename
 from zipstream import ZipStream
 
@@ -134,6 +135,7 @@ def archive(job: Job, format: Format, bit_rate: int) -> ZipStream:
     Raises:
         Fault: see `view`.
     """
+    prefetch_related_objects([job], "stems")  # so that no thread below asks the database
     stems = list(job.stems.all())
     # The encoders work outside the interpreter's lock, so stems are encoded side by side.
     with ThreadPoolExecutor(max(1, min(len(stems), os.cpu_count() or 1))) as pool:

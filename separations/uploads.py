@@ -90,5 +90,6 @@ def _title_from(name: str) -> str:
 
 def drop(upload: Upload) -> None:
     """Take back an upload that no job came of."""
+    path = upload.path
     upload.delete()
-    upload.path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.middleware import HtmxDetails
 
 from separations import access, http_files, jobs, results, sentences, tasks, uploads
-from separations.audio.formats import BIT_RATES, FORMATS, Format
+from separations.audio.formats import FORMATS, Format
 from separations.faults import Fault
 from separations.forms import SeparationForm
 from separations.models import Job
@@ -31,6 +31,7 @@ from separations.upload_limit import oversized
 
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
 SONGS_ON_HOME = 50
+TOO_LARGE = Fault("too_large", max_mb=settings.MAX_UPLOAD_MB)
 STOP_POLLING = 286  # htmx's own status: swap this in and poll no more
 
 
@@ -60,6 +61,7 @@ def _home(
         "errors": errors,
         "songs": [job_view(job) for job in own],
         "max_upload_mb": settings.MAX_UPLOAD_MB,
+        "too_large": sentences.sentence(TOO_LARGE),
         "max_minutes": settings.MAX_DURATION_SECONDS / 60,
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
         "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
@@ -72,9 +74,7 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     form = SeparationForm(request.POST)
     made: list[Job] = []
     files = request.FILES.getlist("file")
-    refused = [
-        (name, Fault("too_large", max_mb=settings.MAX_UPLOAD_MB)) for name in oversized(request)
-    ]
+    refused = [(name, TOO_LARGE) for name in oversized(request)]
     if not files and not refused:
         refused.append(("", Fault("no_file")))
     for file in files:
@@ -251,12 +251,12 @@ def _format(request: HttpRequest) -> tuple[Format, int]:
     Raises:
         Fault: bad_option when there is no such format.
     """
-    name, _, asked_rate = request.GET.get("format", "wav").partition("-")
-    bit_rate = asked_rate or str(BIT_RATES[-1])
-    if name not in FORMATS or bit_rate not in map(str, BIT_RATES):
-        allowed = ", ".join(value for value, _label in download_choices())
-        raise Fault("bad_option", option="format", allowed=allowed)
-    return FORMATS[name], int(bit_rate)
+    asked = request.GET.get("format", "wav")
+    allowed = [value for value, _label in download_choices()]
+    if asked not in allowed:
+        raise Fault("bad_option", option="format", allowed=", ".join(allowed))
+    name, _, bit_rate = asked.partition("-")
+    return FORMATS[name], int(bit_rate or 0)
 
 
 def _plain(fault: Fault) -> HttpResponse:

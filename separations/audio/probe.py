@@ -52,7 +52,8 @@ def probe(path: Path, max_seconds: float) -> AudioInfo:
         stated = source.stated_seconds
         seconds = frames / rate
         short = stated is not None and stated - seconds > max(SHORTFALL_SECONDS, 0.01 * stated)
-        if short or (source.container.format.name == "ogg" and _last_ogg_page_is_cut(path)):
+        is_cut = CUT_CHECKS.get(source.container.format.name, lambda _path: False)
+        if short or is_cut(path):
             raise Fault("truncated", read=round(seconds))
         tags = {**source.container.metadata, **source.stream.metadata}
         tags = {key.lower(): _clean(value) for key, value in tags.items()}
@@ -86,6 +87,17 @@ def _last_ogg_page_is_cut(path: Path) -> bool:
         return True
     segments = page[26]
     return len(page) < 27 + segments + sum(page[27 : 27 + segments])
+
+
+def _riff_is_cut(path: Path) -> bool:
+    """A RIFF file states its size, from byte 8 on; 0 and the largest number mean "not known"."""
+    with path.open("rb") as file:
+        stated = int.from_bytes(file.read(8)[4:], "little")
+    return stated not in (0, 0xFFFFFFFF) and path.stat().st_size < 8 + stated - 1
+
+
+# FFmpeg takes the length of these from what is there, so it cannot tell that something is missing.
+CUT_CHECKS = {"ogg": _last_ogg_page_is_cut, "wav": _riff_is_cut}
 
 
 def main() -> None:

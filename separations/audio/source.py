@@ -60,7 +60,9 @@ class Source:
                 if frame.sample_rate != rate:
                     raise Fault("rate_changes")
                 yield frame
-        if self.good == 0 or self.bad * TOLERATED_DAMAGE > self.good:
+        if self.bad >= self.good:
+            raise Fault("not_audio")
+        if self.bad * TOLERATED_DAMAGE > self.good:
             raise Fault("damaged")
 
 

@@ -73,6 +73,7 @@ class Engine:
             for name in names:
                 writers[name] = StemWriter(staging / f"{name}.flac", gain)
                 stack.callback(writers[name].close)
+            send(Progress("separate", DECODE_SHARE, None))
             clock = _ChunkClock(send)
             for block in separator.Separation(bag, song, options).blocks(clock.chunk_done):
                 for name, samples in block.stems.items():

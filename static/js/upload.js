@@ -9,6 +9,7 @@ const transfers = document.getElementById("transfers");
 const songs = document.getElementById("songs");
 const texts = form.dataset;
 
+form.classList.add("live");
 picker.required = false; // songs leave the field as soon as they are chosen
 form.querySelector(".actions").hidden = true;
 
