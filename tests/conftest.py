@@ -1,0 +1,88 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from separations.engine.store import read_model
+from separations.faults import Fault
+from tests.models_in_small import make_store
+
+OUTPUT = Path(__file__).resolve().parent.parent / "test-output"
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store of small random-weight models."""
+    return make_store(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def real_store() -> Path:
+    """The machine's own model store, when it holds htdemucs."""
+    from django.conf import settings
+
+    try:
+        read_model(settings.MODEL_DIR, "htdemucs")
+    except Fault:
+        pytest.skip("WITHOUT REAL WEIGHTS: htdemucs is not in the model store")
+    return Path(settings.MODEL_DIR)
+
+
+@pytest.fixture
+def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Settings:
+    """Settings for pages and services: small models, an empty data folder, plain static files."""
+    settings.MODEL_DIR = small_store
+    settings.DEFAULT_MODEL = "tiny"
+    for name in (
+        "UPLOAD_DIR",
+        "RESULT_DIR",
+        "STAGING_DIR",
+        "RENDITION_DIR",
+        "FILE_UPLOAD_TEMP_DIR",
+    ):
+        folder = tmp_path / "site" / name.lower()
+        folder.mkdir(parents=True)
+        setattr(settings, name, folder)
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    return settings
+
+
+@pytest.fixture
+def visitor(site_settings: Settings, db: None) -> Client:
+    """Somebody with a browser."""
+    return Client()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any("WITHOUT REAL WEIGHTS" in str(report.longrepr) for report in skipped):
+        terminalreporter.section("REAL WEIGHTS", sep="!", red=True, bold=True)
+        terminalreporter.line(
+            "The tests with the real htdemucs weights were SKIPPED: run manage.py fetch_models."
+        )
+
+
+@pytest.fixture
+def kept_files(site_settings: Settings) -> Any:
+    """Every file the site holds now, as a function."""
+
+    def files() -> list[Path]:
+        root = site_settings.UPLOAD_DIR.parent
+        return sorted(path for path in root.rglob("*") if path.is_file())
+
+    return files
+
+
+@pytest.fixture
+def no_queue(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Messages to the queue are counted, not sent: these tests run no consumer."""
+    from separations import tasks
+
+    sent: list[None] = []
+    monkeypatch.setattr(tasks, "_send", lambda: sent.append(None))
+    return sent

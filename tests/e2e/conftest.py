@@ -1,0 +1,79 @@
+"""A real browser on the real site."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from tests.conftest import OUTPUT
+from tests.running_site import Site, running
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    assert path, "The browser tests need Chromium: install it, or set CHROMIUM to its path."
+    browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def real_site(tmp_path_factory: pytest.TempPathFactory, real_store: Path) -> Iterator[Site]:
+    with running(tmp_path_factory.mktemp("real"), MODEL_DIR=str(real_store)) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def small_site(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Site]:
+    settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny", "MAX_UPLOAD_MB": "2"}
+    with running(tmp_path_factory.mktemp("small"), **settings) as site:
+        yield site
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page that must not complain: script errors and failed loads fail the test."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text)
+            if message.type == "error"
+            and "the server responded with a status of 4" not in message.text
+            else None
+        ),
+    )
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def keep() -> Path:
+    """Where screenshots are kept, from run to run."""
+    OUTPUT.mkdir(exist_ok=True)
+    return OUTPUT

@@ -1,0 +1,14 @@
+"""Loaded before Django's settings (see `addopts`): the tests keep their data in a folder apart."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+data_dir = tempfile.mkdtemp(prefix="stemsite-tests-")
+atexit.register(shutil.rmtree, data_dir, ignore_errors=True)
+os.environ["DATA_DIR"] = data_dir
+Path(data_dir, "static").mkdir()  # WhiteNoise warns when there is none
+for name in ("SECRET_KEY", "DATABASE_URL", "HUEY_URL", "DEBUG", "ALLOWED_HOSTS", "DEFAULT_MODEL"):
+    os.environ.pop(name, None)

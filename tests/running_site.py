@@ -1,0 +1,177 @@
+"""The whole site as `make run` starts it: web server and consumer, in a data folder apart."""
+
+import http.cookiejar
+import io
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from tests.sounds import ROOT
+
+T = TypeVar("T")
+
+
+def until(found: Callable[[], T | None], seconds: float = 60.0) -> T:
+    """The first true answer of `found`, asked again and again for at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s")
+        time.sleep(0.1)
+    return answer
+
+
+@dataclass
+class Site:
+    """A running site: `url` without a slash at its end."""
+
+    url: str
+    data_dir: Path
+    environment: dict[str, str]
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        with sqlite3.connect(f"file:{self.data_dir / 'db.sqlite3'}?mode=ro", uri=True) as database:
+            return database.execute(query).fetchall()
+
+    def job(self, job_id: str) -> dict[str, object]:
+        names = "state", "stage", "progress", "attempt", "error_code"
+        key = uuid.UUID(job_id).hex
+        query = f"SELECT {', '.join(names)} FROM separations_job WHERE id = '{key}'"
+        rows = self.rows(query)
+        return dict(zip(names, rows[0], strict=True)) if rows else {}
+
+    def consumer(self) -> psutil.Process:
+        """The consumer process."""
+        return until(lambda: self._child("run_consumer"))
+
+    def _child(self, word: str) -> psutil.Process | None:
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                command = child.cmdline()
+            except psutil.Error:
+                continue
+            if word in command and Path(command[0]).name.startswith("python"):
+                return child
+        return None
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(data_dir: Path, **settings: str) -> Iterator[Site]:
+    """Start the site on a free port; stop it at the end as Ctrl-C would."""
+    port = free_port()
+    environment = os.environ | {
+        "DATA_DIR": str(data_dir),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **settings,
+    }
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    for step in (("migrate", "-v0"), ("collectstatic", "--noinput", "-v0")):
+        subprocess.run([sys.executable, "manage.py", *step], cwd=ROOT, env=environment, check=True)
+    log = data_dir / "site.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "-f", "Procfile", "start"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    site = Site(f"http://127.0.0.1:{port}", data_dir, environment, log, process)
+    try:
+        until(lambda: answers(site), 60)
+        yield site
+    finally:
+        family = (
+            psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        )
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        for left in psutil.wait_procs(family, timeout=20)[1]:
+            left.kill()
+
+
+def answers(site: Site) -> bool:
+    if site.process.poll() is not None:
+        raise AssertionError(f"the site ended:\n{site.log.read_text()}")
+    try:
+        with urllib.request.urlopen(site.url + "/about", timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class Browser:
+    """A visitor without JavaScript: cookies, forms, redirects."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        self._opener = urllib.request.build_opener(jar)
+
+    def get(self, path: str) -> str:
+        with self._opener.open(self._site.url + path, timeout=60) as response:
+            return str(response.read().decode())
+
+    def fetch(self, path: str) -> bytes:
+        with self._opener.open(self._site.url + path, timeout=60) as response:
+            return bytes(response.read())
+
+    def post(self, path: str, file: Path | None = None, **fields: str) -> str:
+        """Send a form with the token of the front page; returns the address arrived at."""
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get("/"))
+        assert token is not None
+        boundary = uuid.uuid4().hex
+        body = io.BytesIO()
+        for name, value in {"csrfmiddlewaretoken": token[1], **fields}.items():
+            head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+            body.write(head.encode() + value.encode() + b"\r\n")
+        if file is not None:
+            head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; '
+            head += f'filename="{file.name}"\r\n\r\n'
+            body.write(head.encode() + file.read_bytes() + b"\r\n")
+        body.write(f"--{boundary}--\r\n".encode())
+        request = urllib.request.Request(self._site.url + path, body.getvalue())
+        request.add_header("Content-Type", f"multipart/form-data; boundary={boundary}")
+        with self._opener.open(request, timeout=60) as response:
+            return str(response.geturl())
+
+    def upload(self, song: Path, model: str = "tiny") -> str:
+        """Send a song; returns the id of its job."""
+        return self.post("/", song, model=model, stems="all").rsplit("/", 1)[-1]

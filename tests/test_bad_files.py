@@ -1,0 +1,120 @@
+"""What cannot be separated is refused with a name for what is wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from separations.audio.isolated import probe_isolated
+from separations.faults import Fault
+from tests import sounds
+from tests.sounds import wav
+
+
+def refusal(path: Path, max_seconds: float = 60) -> str:
+    with pytest.raises(Fault) as caught:
+        probe_isolated(path, max_seconds)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "empty"),
+        (b"These are words, not music. " * 200, "not_audio"),
+        (np.random.default_rng(1).bytes(200_000), "not_audio"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "not_audio"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n", "not_audio"),
+    ],
+    ids=["empty", "words", "noise", "concat script", "playlist"],
+)
+def test_what_is_no_audio_is_refused(tmp_path: Path, content: bytes, code: str) -> None:
+    path = tmp_path / "song.mp3"
+    path.write_bytes(content)
+    assert refusal(path) == code
+
+
+CUT: dict[str, Callable[[Path], Path]] = {
+    "wav": lambda folder: wav(folder / "song.wav", sounds.music(8.0)),
+    "flac": lambda folder: sounds.encode(folder / "song.flac", sounds.music(8.0), "flac"),
+    "ogg": lambda folder: sounds.encode(
+        folder / "song.opus", sounds.music(8.0, 48_000), "libopus", 48_000
+    ),
+    "mp3": lambda folder: sounds.encode(folder / "song.mp3", sounds.music(8.0), "libmp3lame"),
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_cut_off_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = CUT[kind](tmp_path)
+    probe_isolated(path, 60)  # whole, it is fine
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6) - 3])
+    assert refusal(path) == "truncated"
+
+
+def test_a_cut_off_mp4_without_its_index_is_no_audio(tmp_path: Path) -> None:
+    path = sounds.encode(tmp_path / "song.m4a", sounds.music(4.0), "aac")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refusal(path) == "not_audio"
+
+
+def test_the_decoded_length_counts_not_the_stated_one(tmp_path: Path) -> None:
+    path = sounds.encode(tmp_path / "song.mp3", sounds.music(5.0), "libmp3lame")
+    data = bytearray(path.read_bytes())
+    frames = data.index(b"Info") + 8
+    data[frames : frames + 4] = (10).to_bytes(4, "big")  # claims a quarter of a second
+    path.write_bytes(data)
+    assert refusal(path, max_seconds=4.0) == "too_long"
+    assert probe_isolated(path, max_seconds=5.2).seconds == pytest.approx(5.0, abs=0.1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    song = sounds.music(1.0)
+    song[1, 1234] = value
+    assert refusal(wav(tmp_path / "song.wav", song, subtype="FLOAT")) == "not_finite"
+
+
+@pytest.mark.parametrize("samples", [1, 100, 4409])
+def test_hardly_a_sound_is_refused(tmp_path: Path, samples: int) -> None:
+    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0)[:, :samples])) == "too_short"
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 384_001, 2_000_000])
+def test_absurd_sample_rates_are_refused(tmp_path: Path, rate: int) -> None:
+    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0), rate)) == "absurd_rate"
+
+
+def test_more_channels_than_surround_are_refused(tmp_path: Path) -> None:
+    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0, channels=9))) == "too_many_channels"
+
+
+def test_a_picture_without_sound_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "song.m4a"
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert refusal(path) == "no_audio"
+
+
+def test_a_broken_stretch_in_the_middle_is_bridged(tmp_path: Path) -> None:
+    path = sounds.encode(tmp_path / "song.mp3", sounds.music(20.0), "libmp3lame")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
+    path.write_bytes(data)
+    assert probe_isolated(path, 60).seconds == pytest.approx(20.0, abs=0.5)
+
+
+def test_a_decoder_that_dies_is_only_an_unreadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from separations.audio import isolated
+
+    monkeypatch.setattr(isolated, "WALL_SECONDS", 0.01)
+    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0))) == "unreadable"

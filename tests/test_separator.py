@@ -1,0 +1,212 @@
+"""The separator equals Demucs' own, chunk borders and all, on small random-weight models."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demucs.apply import BagOfModels, apply_model
+
+from separations.engine import separator
+from separations.engine.options import Options
+from separations.engine.separator import Separation, load
+from separations.engine.song import SongFile, write_song
+from separations.engine.store import read_model
+from tests import sounds
+
+RATE = sounds.RATE
+Stems = dict[str, sounds.Samples]
+
+
+@pytest.fixture(scope="module")
+def bags(small_store: Path) -> Callable[[str], BagOfModels]:
+    loaded: dict[str, BagOfModels] = {}
+
+    def bag(name: str) -> BagOfModels:
+        if name not in loaded:
+            loaded[name] = load(read_model(small_store, name))
+        return loaded[name]
+
+    return bag
+
+
+def song_file(folder: Path, samples: sounds.Samples) -> SongFile:
+    return write_song(sounds.blocks(samples), folder / "mixture.f32", lambda frames: None)
+
+
+def ours(bag: BagOfModels, song: SongFile, options: Options) -> Stems:
+    """All blocks of a separation joined; they must follow on one another."""
+    at = 0
+    parts: dict[str, list[sounds.Samples]] = {}
+    for block in Separation(bag, song, options).blocks():
+        assert block.start == at
+        at += block.frames
+        for name, samples in block.stems.items():
+            parts.setdefault(name, []).append(samples)
+    assert at == song.frames
+    return {name: np.concatenate(pieces, axis=1) for name, pieces in parts.items()}
+
+
+def demucs(bag: BagOfModels, samples: sounds.Samples, options: Options) -> Stems:
+    """What demucs.api.Separator.separate_tensor does with the same samples."""
+    wav = torch.from_numpy(samples)
+    reference = wav.mean(0)
+    mean, deviation = reference.mean(), reference.std() + 1e-8
+    out = apply_model(
+        bag,
+        ((wav - mean) / deviation)[None],
+        shifts=options.shifts,
+        split=options.split,
+        overlap=options.overlap,
+        segment=options.segment,
+        device="cpu",
+    )
+    return dict(zip(bag.sources, (out * deviation + mean)[0].numpy(), strict=True))
+
+
+def assert_equal(found: Stems, wanted: Stems) -> None:
+    assert list(found) == list(wanted)
+    for name, samples in wanted.items():
+        assert found[name].shape == samples.shape
+        assert sounds.snr(samples, found[name]) > 90, name
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [4_410, RATE - 1, RATE, RATE + 1, int(0.75 * RATE), int(0.75 * RATE) + 1, 3 * RATE + 17],
+    ids=["short", "chunk-1", "chunk", "chunk+1", "stride", "stride+1", "several"],
+)
+def test_it_equals_demucs_whatever_the_length(
+    tmp_path: Path, bags: Callable[[str], BagOfModels], frames: int
+) -> None:
+    samples = sounds.music(4.0)[:, :frames] + np.float32(0.01)
+    options = Options(model="tiny")
+    found = ours(bags("tiny"), song_file(tmp_path, samples), options)
+    assert_equal(found, demucs(bags("tiny"), samples, options))
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("tiny", Options(overlap=0.0)),
+        ("tiny", Options(overlap=0.6)),
+        ("tiny", Options(segment=0.8)),
+        ("tiny", Options(jobs=2)),
+        ("tiny_6s", Options()),
+        ("tiny_ft", Options()),
+        ("tiny_mdx", Options()),
+        ("tiny_mdx", Options(segment=1.5, overlap=0.1)),
+        ("tiny_mdx", Options(split=False, overlap=0.0)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_it_equals_demucs_with_every_option(
+    tmp_path: Path, bags: Callable[[str], BagOfModels], model: str, options: Options
+) -> None:
+    samples = sounds.music(3.3)
+    found = ours(bags(model), song_file(tmp_path, samples), options)
+    assert_equal(found, demucs(bags(model), samples, options))
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny_mdx"])
+def test_shifted_passes_are_demucs_with_seeded_offsets(
+    tmp_path: Path,
+    bags: Callable[[str], BagOfModels],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+) -> None:
+    samples, options = sounds.music(2.4), Options(shifts=3)
+    song = song_file(tmp_path, samples)
+    separation = Separation(bags(model), song, options)
+    leads = [lead for index in range(len(bags(model).models)) for lead in separation._leads(index)]
+    assert len(set(leads)) == len(leads)
+    offsets = iter([RATE // 2 - lead for lead in leads])
+    monkeypatch.setattr(random, "randint", lambda low, high: next(offsets))
+    wanted = demucs(bags(model), samples, options)
+    assert_equal(ours(bags(model), song, options), wanted)
+
+
+def test_the_same_song_gives_the_same_bytes(
+    tmp_path: Path, bags: Callable[[str], BagOfModels]
+) -> None:
+    song = song_file(tmp_path, sounds.music(2.5))
+    first, second = (ours(bags("tiny"), song, Options(shifts=2)) for _ in range(2))
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+@pytest.mark.parametrize("rest", ["mixture", "sum"])
+def test_one_stem_and_the_rest(
+    tmp_path: Path, bags: Callable[[str], BagOfModels], rest: str
+) -> None:
+    samples = sounds.music(2.5)
+    song = song_file(tmp_path, samples)
+    stems = ours(bags("tiny"), song, Options())
+    pair = ours(bags("tiny"), song, Options(stems="vocals", rest=rest))  # type: ignore[arg-type]
+    assert list(pair) == ["vocals", "instrumental"]
+    np.testing.assert_allclose(pair["vocals"], stems["vocals"], atol=1e-6)
+    wanted = (
+        samples - stems["vocals"]
+        if rest == "mixture"
+        else stems["drums"] + stems["bass"] + stems["other"]
+    )
+    np.testing.assert_allclose(pair["instrumental"], wanted, atol=1e-6)
+
+
+def test_models_that_nobody_asked_for_do_not_run(
+    tmp_path: Path, bags: Callable[[str], BagOfModels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    original = apply_model
+
+    def counted(model: object, *args: object, **kwargs: object) -> object:
+        runs.append(model)
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(separator, "apply_model", counted)
+    song = song_file(tmp_path, sounds.music(2.0))
+    ours(bags("tiny_ft"), song, Options())
+    everything = len(runs)
+    runs.clear()
+    ours(bags("tiny_ft"), song, Options(stems="vocals"))
+    assert len(runs) == everything // 4
+    assert set(runs) == {bags("tiny_ft").models[3]}
+
+
+def test_silence_separates_into_silence(tmp_path: Path, bags: Callable[[str], BagOfModels]) -> None:
+    silence = np.zeros((2, 2 * RATE), np.float32)
+    stems = ours(bags("tiny"), song_file(tmp_path, silence), Options())
+    assert max(np.abs(samples).max() for samples in stems.values()) < 2**-22
+
+
+def test_progress_counts_every_run_and_ends_at_all(
+    tmp_path: Path, bags: Callable[[str], BagOfModels]
+) -> None:
+    song = song_file(tmp_path, sounds.music(2.0))
+    seen: list[tuple[int, int]] = []
+    separation = Separation(bags("tiny_ft"), song, Options(shifts=2))
+    for _block in separation.blocks(lambda done, total: seen.append((done, total))):
+        pass
+    total = separation.total_chunks
+    assert seen == [(done, total) for done in range(1, total + 1)]
+    assert total >= 4 * 2 * 3  # models × shifts × chunks
+
+
+def test_memory_does_not_grow_with_the_song(
+    tmp_path: Path, bags: Callable[[str], BagOfModels]
+) -> None:
+    """The most of the song that waits to be finished is what neighbouring chunks cover."""
+    song = song_file(tmp_path, sounds.music(12.0))
+    separation = Separation(bags("tiny"), song, Options())
+    largest = max(block.frames for block in separation.blocks())
+    assert largest <= RATE
+
+
+def test_the_song_on_disk_has_the_statistics_torch_would_give(tmp_path: Path) -> None:
+    samples = sounds.music(3.0) + np.float32(0.1)
+    song = song_file(tmp_path, samples)
+    mono = torch.from_numpy(samples).mean(0)
+    assert song.mean == pytest.approx(float(mono.mean()), rel=1e-5)
+    assert song.deviation == pytest.approx(float(mono.std()), rel=1e-5)
+    np.testing.assert_array_equal(song.read(100, 2_000), samples[:, 100:2_000])
