@@ -31,9 +31,16 @@ def visible_jobs(request: HttpRequest) -> "JobQuerySet":
 
 
 def job_or_404(request: HttpRequest, job_id: uuid.UUID) -> Job:
-    """The job, if whoever asks may see it. Staff see every job."""
-    all_jobs = Job.objects.select_related("upload")
-    jobs = all_jobs if request.user.is_staff else visible_jobs(request)
+    """The job, if it belongs to whoever asks.
+
+    Staff with the admin's permission to view jobs see all of them; to change one they need the
+    permission to delete jobs.
+    """
+    permission = "view_job" if request.method in ("GET", "HEAD") else "delete_job"
+    if request.user.is_staff and request.user.has_perm(f"separations.{permission}"):
+        jobs = Job.objects.select_related("upload")
+    else:
+        jobs = visible_jobs(request)
     try:
         return jobs.get(pk=job_id)
     except Job.DoesNotExist:

@@ -1,5 +1,7 @@
 """The operator's view of uploads, jobs and stems. Buttons call the services the pages call."""
 
+from typing import Any
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -26,6 +28,14 @@ class ReadOnly:
         return False
 
 
+def song_link(job: Job | None) -> SafeString:
+    """A link to the song's page."""
+    if job is None:
+        return SafeString("")
+    address = reverse("separations:job", args=[job.pk])
+    return format_html('<a href="{}">{}</a>', address, _("open"))
+
+
 class StemInline(ReadOnly, admin.TabularInline[Stem, Job]):
     model = Stem
     fields = ("name", "peak")
@@ -37,6 +47,7 @@ class StemInline(ReadOnly, admin.TabularInline[Stem, Job]):
 class UploadAdmin(ReadOnly, admin.ModelAdmin[Upload]):
     list_display = (
         "title",
+        "page",
         "artist",
         "length",
         "codec",
@@ -52,6 +63,10 @@ class UploadAdmin(ReadOnly, admin.ModelAdmin[Upload]):
     @admin.display(description=_("length"), ordering="seconds")
     def length(self, upload: Upload) -> str:
         return clock(upload.seconds)
+
+    @admin.display(description=_("page"))
+    def page(self, upload: Upload) -> SafeString:
+        return song_link(upload.jobs.first())
 
     @admin.display(description=_("MB"), ordering="bytes")
     def megabytes(self, upload: Upload) -> str:
@@ -103,25 +118,32 @@ class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
 
     @admin.display(description=_("page"))
     def page(self, job: Job) -> SafeString:
-        return format_html(
-            '<a href="{}">{}</a>', reverse("separations:job", args=[job.pk]), _("open")
-        )
+        return song_link(job)
 
     def get_actions(self, request: HttpRequest) -> dict[str, tuple[object, str, str]]:  # type: ignore[override]
         actions = super().get_actions(request)
         actions.pop("delete_selected", None)  # it would leave the files behind
         return actions  # type: ignore[return-value]
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Stems go with their job; no permission of their own is asked for."""
+        shown, counts, _missing, protected = super().get_deleted_objects(objs, request)
+        return shown, counts, set(), protected
+
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
         jobs.remove(obj)
 
-    @admin.action(description=_("Cancel"))
+    def has_handle_permission(self, request: HttpRequest) -> bool:
+        """Rows are never edited by hand, but who may change jobs may stop and restart them."""
+        return request.user.has_perm("separations.change_job")
+
+    @admin.action(description=_("Cancel"), permissions=("handle",))
     def cancel_jobs(self, request: HttpRequest, chosen: QuerySet[Job]) -> None:
         count = sum(jobs.cancel(job) for job in chosen)
         text = ngettext("%(count)d job was cancelled.", "%(count)d jobs were cancelled.", count)
         self.message_user(request, text % {"count": count})
 
-    @admin.action(description=_("Try again"))
+    @admin.action(description=_("Try again"), permissions=("handle",))
     def retry_jobs(self, request: HttpRequest, chosen: QuerySet[Job]) -> None:
         count = 0
         for job in chosen.select_related("upload"):
@@ -142,10 +164,14 @@ class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
 
 @admin.register(Stem)
 class StemAdmin(ReadOnly, admin.ModelAdmin[Stem]):
-    list_display = ("name", "job", "peak")
+    list_display = ("name", "job", "peak", "page")
     list_filter = ("name",)
     search_fields = ("job__upload__title", "name")
     list_select_related = ("job__upload",)
+
+    @admin.display(description=_("page"))
+    def page(self, stem: Stem) -> SafeString:
+        return song_link(stem.job)
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False

@@ -11,7 +11,7 @@ from django.utils.http import content_disposition_header
 
 from separations.results import View
 
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def send(
@@ -19,9 +19,12 @@ def send(
 ) -> HttpResponseBase:
     """Answer with the whole of `view`, or the one range that was asked for.
 
-    206 for a range, 416 for one outside the file. Several ranges at once, a broken Range header and
-    one whose If-Range does not match get the whole file, as the RFC allows.
+    304 when the reader has it, 206 for a range, 416 for one outside the file. Several ranges at
+    once, a broken Range header and one whose If-Range does not match get the whole file, as the
+    RFC allows.
     """
+    if etag in request.headers.get("If-None-Match", ""):
+        return HttpResponse(status=304, headers={"ETag": etag})
     size = view.size
     wanted = request.headers.get("Range", "")
     if request.headers.get("If-Range", etag) != etag:

@@ -67,7 +67,7 @@ def submit(upload: Upload, options: Options, owner: Owner) -> Job:
             job.save(force_insert=True)
             return job
         job.state, job.stage, job.progress, job.cached = State.DONE, Job.Stage.ENCODE, 1.0, True
-        job.frames, job.gain = earlier.frames, earlier.gain
+        job.frames = earlier.frames
         job.started_at = job.finished_at = now
         job.save(force_insert=True)
         for stem in earlier.stems.all():
@@ -130,7 +130,6 @@ def finish(job: Job, done: Done) -> bool:
             remaining=None,
             lease=None,
             frames=done.frames,
-            gain=done.gain,
             finished_at=timezone.now(),
         )
         if finished:
@@ -265,5 +264,5 @@ def remove(job: Job) -> None:
     results.discard_renditions(renditions)
     if not upload_is_used:
         song.unlink(missing_ok=True)
-    if not Job.objects.with_result(key).exists():
+    if not Job.objects.needing_result(key).exists():
         results.discard(result)

@@ -73,6 +73,10 @@ class JobQuerySet(models.QuerySet["Job"]):
         silent_since = now - timedelta(seconds=settings.LEASE_SECONDS)
         return self.filter(state=Job.State.RUNNING, heartbeat_at__lt=silent_since)
 
+    def needing_result(self, key: str) -> "JobQuerySet":
+        """Jobs whose stems are, or are about to be, the result with this key."""
+        return self.filter(state__in=(Job.State.RUNNING, Job.State.DONE), result_key=key)
+
     def with_result(self, key: str) -> "JobQuerySet":
         return self.filter(state=Job.State.DONE, result_key=key)
 
@@ -100,7 +104,7 @@ class Job(models.Model):
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
-        on_delete=models.CASCADE,
+        on_delete=models.PROTECT,  # deleting its rows alone would leave the files behind
         null=True,
         blank=True,
         related_name="+",
@@ -127,7 +131,6 @@ class Job(models.Model):
 
     cached = models.BooleanField(_("from an earlier result"), default=False)
     frames = models.PositiveBigIntegerField(_("samples"), null=True, blank=True)
-    gain = models.FloatField(_("stored gain"), null=True, blank=True)
 
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     queued_at = models.DateTimeField(_("queued"))
@@ -156,8 +159,7 @@ class Job(models.Model):
             ),
             models.CheckConstraint(
                 name="job_done_has_stems_to_play",
-                condition=~Q(state="done")
-                | Q(frames__isnull=False, gain__isnull=False, progress=1.0),
+                condition=~Q(state="done") | Q(frames__isnull=False, progress=1.0),
             ),
             models.CheckConstraint(
                 name="job_ended_has_a_time",

@@ -14,33 +14,32 @@ from pathvalidate import sanitize_filename
 from zipstream import ZipStream
 
 from separations.audio.formats import Format
-from separations.audio.render import Tags, WavView, common_gain, encode
-from separations.engine.messages import Done
+from separations.audio.render import Tags, WavView, common_gain, write
+from separations.audio.stems import exponents_of
 from separations.faults import Fault
 from separations.models import Job, Stem
 
 ZIP_PIECE = 1 << 18
 
 
-def publish(staging: Path, job: Job, done: Done) -> None:
+def publish(staging: Path, job: Job) -> None:
     """Move a finished staging folder to where `job`'s result belongs, durably.
 
-    When the same result is there already (two jobs with one key), that one stays.
+    When the same result is there already, whole (two jobs with one key), that one stays.
 
     Raises:
         OSError: the disk is full or cannot be written; nothing is published then.
     """
-    for stem in done.stems:
-        _sync(staging / f"{stem.name}.flac")
+    for file in staging.iterdir():
+        _sync(file)
     _sync(staging)
     target = job.result_folder
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        staging.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
+    if all((target / file.name).is_file() for file in staging.iterdir()):
         shutil.rmtree(staging)
+        return
+    discard(target)  # a result that lost some of its files
+    staging.rename(target)
     _sync(target.parent)
 
 
@@ -68,7 +67,8 @@ def discard_renditions(folder: Path) -> None:
 
 def is_whole(job: Job) -> bool:
     """Whether every stem of a finished job is on disk."""
-    return all(stem.path.is_file() for stem in job.stems.all())
+    files = (file for stem in job.stems.all() for file in (stem.path, exponents_of(stem.path)))
+    return all(file.is_file() for file in files)
 
 
 # Giving stems out
@@ -107,9 +107,9 @@ def view(stem: Stem, format: Format, bit_rate: int) -> View:
         Fault: result_gone when its samples are no longer there; storage.
     """
     job = stem.job
-    if job.gain is None or job.frames is None or not stem.path.is_file():
+    if job.frames is None or not stem.path.is_file():
         raise Fault("result_gone")
-    gain = (1.0 if format.keeps_overs else needed_gain(job)) / job.gain
+    gain = 1.0 if format.keeps_overs else needed_gain(job)
     if format.bytes_per_sample:
         return WavView(stem.path, format, job.frames, gain)
     rate = f"-{bit_rate}" if format.name == "mp3" else ""
@@ -120,10 +120,10 @@ def view(stem: Stem, format: Format, bit_rate: int) -> View:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             tags = Tags(f"{job.upload.title} ({stem.name})", job.upload.artist)
-            encode(stem.path, partial, format, gain, tags, bit_rate)
+            write(stem.path, partial, format, job.frames, gain, tags, bit_rate)
             partial.replace(kept)
-        except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
-            raise Fault("storage", reason=str(error)) from error
+        except OSError as error:
+            raise Fault("storage", reason=error.strerror or str(error)) from error
         finally:
             partial.unlink(missing_ok=True)
     return FileView(kept)

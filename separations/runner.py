@@ -63,7 +63,7 @@ def run(job: Job, engine: EngineProcess) -> None:
     logger.info("Job %s: attempt %s with %s", job.pk, job.attempt, job.model)
     try:
         done = _separate(job, engine, staging)
-        results.publish(staging, job, done)
+        results.publish(staging, job)
         if not jobs.finish(job, done):
             _discard_unowned(job)
             raise LeaseLost
@@ -122,5 +122,5 @@ def _separate(job: Job, engine: EngineProcess, staging: Path) -> Done:
 
 def _discard_unowned(job: Job) -> None:
     """Take back a result that was published for a job which then could not be finished."""
-    if not Job.objects.with_result(job.result_key).exists():
+    if not Job.objects.needing_result(job.result_key).exists():
         results.discard(job.result_folder)

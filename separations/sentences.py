@@ -33,7 +33,7 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         ),
     ),
     "no_audio": (415, _("There is no sound in this file. Send one with an audio track.")),
-    "too_short": (422, _("This file is too short to separate. Send at least a second of music.")),
+    "too_short": (422, _("This file is too short to separate. Send a longer one.")),
     "truncated": (
         422,
         _(

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 from django.conf import settings
@@ -25,27 +26,29 @@ def accept(file: "UploadedFile[bytes]") -> Upload:
     _check_extension(name)
     if not file.size:
         raise Fault("empty")
+    return _keep(name, lambda target: _move(file, target))
+
+
+def accept_path(source: Path, name: str) -> Upload:
+    """Keep a copy of a file that is on this machine already (the demo song).
+
+    Raises:
+        Fault: as `accept`.
+    """
+    return _keep(name, lambda target: shutil.copyfile(source, target))
+
+
+def _keep(name: str, put: Callable[[Path], object]) -> Upload:
+    """Have `put` bring the song to its place, then read it."""
     upload_id = uuid.uuid4()
     target = settings.UPLOAD_DIR / upload_id.hex
     try:
-        _keep(file, target)
+        put(target)
         return _record(upload_id, name, target)
     except OSError as error:
         target.unlink(missing_ok=True)
         logger.exception("An upload could not be kept")
         raise Fault("storage", reason=error.strerror or str(error)) from error
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-
-
-def accept_path(source: Path, name: str) -> Upload:
-    """Keep a copy of a file that is on this machine already (the demo song)."""
-    upload_id = uuid.uuid4()
-    target = settings.UPLOAD_DIR / upload_id.hex
-    try:
-        shutil.copyfile(source, target)
-        return _record(upload_id, name, target)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -57,7 +60,7 @@ def _check_extension(name: str) -> None:
         raise Fault("wrong_extension", allowed=allowed)
 
 
-def _keep(file: "UploadedFile[bytes]", target: Path) -> None:
+def _move(file: "UploadedFile[bytes]", target: Path) -> None:
     if isinstance(file, TemporaryUploadedFile):
         Path(file.temporary_file_path()).replace(target)
         return

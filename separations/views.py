@@ -1,11 +1,12 @@
 """Pages and partials: read the request, call a service, render."""
 
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -25,13 +26,12 @@ from separations import access, http_files, jobs, results, sentences, tasks, upl
 from separations.audio.formats import FORMATS, Format
 from separations.faults import Fault
 from separations.forms import SeparationForm
-from separations.models import Job
+from separations.models import Job, Upload
 from separations.pages import download_choices, job_view
 from separations.upload_limit import oversized
 
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
 SONGS_ON_HOME = 50
-TOO_LARGE = Fault("too_large", max_mb=settings.MAX_UPLOAD_MB)
 STOP_POLLING = 286  # htmx's own status: swap this in and poll no more
 
 
@@ -56,12 +56,14 @@ def _home(
     request: HttpRequest, form: SeparationForm, errors: list[tuple[str, str]], status: int
 ) -> HttpResponse:
     own = access.visible_jobs(request).prefetch_related("stems")[:SONGS_ON_HOME]
+    songs = [job_view(job) for job in own]
     context = {
         "form": form,
         "errors": errors,
-        "songs": [job_view(job) for job in own],
+        "songs": songs,
+        "any_active": any(song.active for song in songs),
         "max_upload_mb": settings.MAX_UPLOAD_MB,
-        "too_large": sentences.sentence(TOO_LARGE),
+        "too_large": sentences.sentence(_too_large()),
         "max_minutes": settings.MAX_DURATION_SECONDS / 60,
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
         "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
@@ -74,12 +76,12 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     form = SeparationForm(request.POST)
     made: list[Job] = []
     files = request.FILES.getlist("file")
-    refused = [(name, TOO_LARGE) for name in oversized(request)]
+    refused = [(name, _too_large()) for name in oversized(request)]
     if not files and not refused:
         refused.append(("", Fault("no_file")))
     for file in files:
         try:
-            made.append(_take_song(request, file, form))
+            made.append(_queue(request, form, partial(uploads.accept, file)))
         except Fault as fault:
             refused.append((file.name or "", fault))
     errors = [(name, sentences.sentence(fault)) for name, fault in refused]
@@ -94,9 +96,14 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     )
 
 
-def _take_song(request: HttpRequest, file: "UploadedFile[bytes]", form: SeparationForm) -> Job:
+def _too_large() -> Fault:
+    return Fault("too_large", max_mb=settings.MAX_UPLOAD_MB)
+
+
+def _queue(request: HttpRequest, form: SeparationForm, accept: Callable[[], Upload]) -> Job:
+    """Take a song in and queue what was chosen for it; keep nothing when that fails."""
     options = form.options()
-    upload = uploads.accept(file)
+    upload = accept()
     try:
         job = jobs.submit(upload, options, access.new_owner(request))
     except BaseException:
@@ -111,12 +118,9 @@ def demo(request: HttpRequest) -> HttpResponse:
     """Separate the song that comes with the site."""
     form = SeparationForm()
     try:
-        options = form.options()
-        upload = uploads.accept_path(DEMO_SONG, "Feelings (excerpt).m4a")
-        job = jobs.submit(upload, options, access.new_owner(request))
+        job = _queue(request, form, lambda: uploads.accept_path(DEMO_SONG, DEMO_SONG.name))
     except Fault as fault:
         return _home(request, form, [("", sentences.sentence(fault))], sentences.status(fault))
-    tasks.wake()
     return redirect("separations:job", job.pk)
 
 
@@ -227,7 +231,7 @@ def stem(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase
     return http_files.send(request, view, format.content_type, name, etag, attach=attach)
 
 
-@require_GET
+@require_safe
 def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
     """All stems of a song as one ZIP."""
     job = access.job_or_404(request, job_id)
@@ -238,7 +242,9 @@ def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         stream = results.archive(job, format, bit_rate)
     except Fault as fault:
         return _plain(fault)
-    response = StreamingHttpResponse(stream, content_type="application/zip")
+    response = StreamingHttpResponse(
+        stream if request.method == "GET" else (), content_type="application/zip"
+    )
     response.headers["Content-Length"] = str(len(stream))
     name = results.file_name(job, "stems", "zip")
     response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"

@@ -4,9 +4,12 @@ Runs on the system's Python with nothing installed, so it imports the standard l
 step says what it does, is skipped when it is done already, and says what to do when it fails.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -72,11 +75,17 @@ def make_environment() -> None:
     say("Making a virtual environment in .venv")
     try:
         venv.create(VENV, clear=True, with_pip=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        return
+    except (OSError, SystemExit, subprocess.CalledProcessError):
+        pass  # Debian splits what brings pip into a package of its own
+    # Another pip of the system can serve a new environment.
+    venv.create(VENV, clear=True, with_pip=False)
+    seed = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "pip"]
+    if subprocess.run(seed, check=False, capture_output=True).returncode != 0:
         raise StepFailed(
-            f"No virtual environment could be made ({error}). On Debian and Ubuntu the package "
-            "python3-venv is needed for it."
-        ) from error
+            "This Python can make no virtual environment with pip in it. On Debian and Ubuntu the "
+            "package python3-venv (or python3-pip) brings what is missing."
+        )
 
 
 def install_packages(*, dev: bool) -> None:
@@ -87,21 +96,40 @@ def install_packages(*, dev: bool) -> None:
     if stamp.exists() and stamp.read_text() == wanted:
         return
     install_torch()
-    say(f"Installing packages from {lock.name} (a few minutes the first time)")
-    call(
-        PYTHON,
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--quiet",
-        "-r",
-        lock,
-        advice="A package could not be installed. Check the network (behind a proxy or mirror, set "
-        "PIP_INDEX_URL), then run the same command again: it goes on where it stopped.",
-    )
+    say(f"Installing the packages of {lock.name} (a few minutes the first time)")
+    if pip_install("-r", str(lock), total=len(lock.read_text().split())) != 0:
+        raise StepFailed(
+            "A package could not be installed; see above. Check the network (behind a mirror, set "
+            "PIP_INDEX_URL) and the free disk space, then run the same command again."
+        )
     mend_torchaudio()
     stamp.write_text(wanted)
+
+
+def pip_install(*arguments: str, total: int) -> int:
+    """Run pip, counting packages as they are found; what it complains of is shown."""
+    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    seen = 0
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as pip:
+        for line in pip.stdout or ():
+            if line.startswith(("Collecting ", "Requirement already satisfied: ")):
+                seen += 1
+                name = line.removeprefix("Requirement already satisfied: ")
+                progress(f"{seen} of {total}: {name.removeprefix('Collecting ').split()[0]}")
+            elif line.startswith("Installing collected"):
+                progress("unpacking")
+            elif line.startswith("ERROR"):
+                print(f"\n{line.rstrip()}")
+    progress("")
+    return pip.returncode
+
+
+def progress(text: str) -> None:
+    """Overwrite one line on a terminal; stay quiet in a log."""
+    if sys.stdout.isatty():
+        print(f"\r    {text[:70]:<70}", end="" if text else "\r", flush=True)
 
 
 def install_torch() -> None:
@@ -109,15 +137,7 @@ def install_torch() -> None:
     if _torch_is_installed():
         return
     index = os.environ.get("TORCH_INDEX", "").strip()
-    pip = [
-        str(PYTHON),
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--progress-bar",
-        "on",
-    ]
+    pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
     if index:
         say(f"Installing torch {TORCH} from TORCH_INDEX")
         call(
@@ -128,16 +148,15 @@ def install_torch() -> None:
             advice="TORCH_INDEX does not offer this torch. Check its address, or unset it.",
         )
         return
-    say(f"Looking for a CPU build of torch {TORCH}")
+    say(f"Looking for a CPU build of torch {TORCH} (200 MB)")
     cpu_only = subprocess.run(
-        [*pip, "--quiet", f"torch=={TORCH}+cpu"],
-        cwd=ROOT,
-        check=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [*pip, f"torch=={TORCH}+cpu"], cwd=ROOT, check=False, stderr=subprocess.PIPE, text=True
     )
     if cpu_only.returncode == 0:
         return
+    if "No matching distribution" not in cpu_only.stderr:
+        print(cpu_only.stderr)
+        raise StepFailed("torch could not be installed; see above. Then run the same again.")
     say(
         f"None here: installing the default build of torch {TORCH}. On Linux that is the one for "
         "GPUs, several GB; stop now and set TORCH_INDEX (see README) if that is too much"
@@ -190,10 +209,11 @@ def compile_translations() -> None:
 
 
 def fetch_models() -> None:
+    names = os.environ.get("MODELS") or os.environ.get("DEFAULT_MODEL") or "htdemucs"
     manage(
         "fetch_models",
         "--if-missing",
-        *os.environ.get("MODELS", "htdemucs").split(),
+        *names.split(),
         advice="The model's weights could not be fetched; what was tried stands above.",
     )
 
@@ -235,6 +255,10 @@ def find_browser() -> None:
             quiet=True,
         )
         return
+    say("Looking for a Chromium that needs no root")
+    download = [str(PYTHON), "-m", "playwright", "install", "chromium"]
+    if subprocess.run(download, check=False, cwd=ROOT).returncode == 0:
+        return
     raise StepFailed(
         "The browser tests need Chromium. Install it (Debian, Ubuntu: sudo apt-get install "
         "chromium) or set CHROMIUM to the path of one."
@@ -274,15 +298,24 @@ def dev() -> NoReturn:
 
 def start(procfile: str) -> NoReturn:
     """Web server and consumer side by side under honcho, which stops both when one ends."""
-    host = os.environ.setdefault("HOST", "127.0.0.1")
-    port = os.environ.setdefault("PORT", "8000")
-    os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ["PYTHONUNBUFFERED"] = "1"
-    shown = f"[{host}]" if ":" in host else host
-    say(f"Starting the site: http://{shown}:{port} (Ctrl-C stops it)")
-    os.chdir(ROOT)
-    arguments = ["-m", "honcho", "-f", procfile, "-d", str(ROOT), "start"]
-    os.execv(PYTHON, [str(PYTHON), *arguments])  # noqa: S606 - no shell is wanted
+    host = os.environ.get("HOST") or "127.0.0.1"
+    port = os.environ.get("PORT") or "8000"
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"  # an IPv6 address, as servers write it
+    path = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ.update(HOST=host, PORT=port, PATH=path, PYTHONUNBUFFERED="1")
+    say(f"Starting the site: http://{host}:{port} (Ctrl-C stops it)")
+    site = subprocess.Popen([PYTHON, "-m", "honcho", "-f", procfile, "-d", ROOT, "start"], cwd=ROOT)
+
+    def stop(_signal: int, _frame: object) -> None:
+        site.terminate()
+
+    # honcho does not know of a closed terminal (SIGHUP), and would leave both running.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+    status = site.wait()
+    sys.exit(0 if status in (130, 143) else status)
 
 
 def test(*arguments: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import dj_database_url
@@ -13,6 +14,8 @@ from huey import PostgresHuey, RedisHuey, SqliteHuey
 from huey.api import Huey
 from platformdirs import user_cache_path
 
+from separations.engine.options import MOST_JOBS
+
 django_stubs_ext.monkeypatch()  # Django classes take type arguments at run time too
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -22,14 +25,14 @@ def envstr(name: str, default: str) -> str:
     return os.environ.get(name, "").strip() or default
 
 
-def envint(name: str, default: int, lowest: int = 0) -> int:
+def envint(name: str, default: int, lowest: int = 0, highest: int = 1_000_000) -> int:
     text = envstr(name, str(default))
     try:
         value = int(text)
     except ValueError:
         raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
-    if value < lowest:
-        raise ImproperlyConfigured(f"{name} must be at least {lowest}, not {value}.")
+    if not lowest <= value <= highest:
+        raise ImproperlyConfigured(f"{name} must be {lowest} to {highest}, not {value}.")
     return value
 
 
@@ -148,10 +151,11 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # Records and queue
 
-DATABASES = {
-    "default": dj_database_url.parse(
-        envstr("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}"), conn_health_checks=True
-    )
+DATABASE_URL = envstr("DATABASE_URL", "")
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)
+    if DATABASE_URL
+    else {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
 }
 if "sqlite3" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["OPTIONS"] = {
@@ -185,7 +189,10 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 MAX_UPLOAD_MB = envint("MAX_UPLOAD_MB", 100, lowest=1)
 MAX_DURATION_SECONDS = envint("MAX_DURATION_SECONDS", 600, lowest=1)
-ALLOWED_EXTENSIONS = envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")
+ALLOWED_EXTENSIONS = [
+    "." + extension.lstrip(".").lower()
+    for extension in envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")
+]
 FILE_UPLOAD_HANDLERS = [
     "separations.upload_limit.SizeLimit",
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
@@ -197,8 +204,8 @@ DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
 DEVICE = envstr("DEVICE", "cpu")
 if DEVICE not in ("cpu", "cuda"):
     raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
-THREADS = envint("THREADS", 0)  # 0: the CPUs this process may use
-JOBS = envint("JOBS", 0)  # chunks side by side
+THREADS = envint("THREADS", 0, highest=1024)  # 0: the CPUs this process may use
+JOBS = envint("JOBS", 0, highest=MOST_JOBS)  # chunks side by side
 SLOTS = envint("SLOTS", 1, lowest=1)  # songs side by side
 MAX_ATTEMPTS = envint("MAX_ATTEMPTS", 3, lowest=1)
 LEASE_SECONDS = envint("LEASE_SECONDS", 20, lowest=5)

@@ -103,6 +103,7 @@ def test_surround_is_folded_down_with_every_channel_but_the_subwoofer(
             frame.sample_rate = RATE
             container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+        assert probe_isolated(path, 60).channels == channels
         level = np.abs(read(path)[:, 1000:-1000]).max(axis=1)
         if channel.name == "LFE":
             assert level.max() < 0.01

@@ -16,9 +16,9 @@ from tests import sounds
 pytestmark = pytest.mark.usefixtures("site_settings")
 
 
-def run(*arguments: str, **options: object) -> tuple[str, str]:
+def run(*arguments: str) -> tuple[str, str]:
     out, error = io.StringIO(), io.StringIO()
-    call_command(*arguments, stdout=out, stderr=error, **options)
+    call_command(*arguments, stdout=out, stderr=error)
     return out.getvalue(), error.getvalue()
 
 
@@ -52,6 +52,14 @@ def test_one_stem_and_the_rest_add_up_to_the_song(tmp_path: Path) -> None:
     run("separate", str(source), "--out", str(tmp_path), *options)
     stems = [soundfile.read(tmp_path / "a" / f"{n}.wav")[0].T for n in ("vocals", "instrumental")]
     np.testing.assert_allclose(stems[0] + stems[1], song, atol=1e-5)
+
+
+def test_two_songs_of_one_name_get_a_folder_each(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    songs = [sounds.wav(tmp_path / name / "01.wav", sounds.music(1.0)) for name in ("one", "two")]
+    run("separate", *map(str, songs), "--out", str(tmp_path / "out"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"01", "01 (2)"}
 
 
 def test_a_clamped_segment_is_said(tmp_path: Path) -> None:

@@ -52,11 +52,11 @@ def stored(job: Job) -> Done:
     staging = settings.STAGING_DIR / uuid.uuid4().hex
     staging.mkdir()
     for name in NAMES:
-        writer = StemWriter(staging / f"{name}.flac", 0.25)
+        writer = StemWriter(staging / f"{name}.flac")
         writer.write(sounds.music(1.0))
         writer.close()
-    done = Done(44_100, 0.25, [StemFile(name, 0.5) for name in NAMES])
-    results.publish(staging, job, done)
+    done = Done(44_100, [StemFile(name, 0.5) for name in NAMES])
+    results.publish(staging, job)
     return done
 
 
@@ -118,7 +118,7 @@ def test_who_lost_the_lease_changes_nothing(submit: Submit, act: str) -> None:
     jobs.recover(timezone.now() + timedelta(hours=1))
     current = claimed()
     assert current.pk == late.pk
-    done = Done(1, 0.25, [StemFile("drums", 0.1)])
+    done = Done(1, [StemFile("drums", 0.1)])
     acts = {
         "heartbeat": lambda: jobs.heartbeat(late, Progress("separate", 0.9, None)),
         "finish": lambda: jobs.finish(late, done),
@@ -205,7 +205,12 @@ def test_the_same_work_is_not_done_twice(submit: Submit, tmp_path: Path) -> None
     other = submit(shifts=1)
     assert other.state == State.QUEUED
     first.stems.all()[0].path.unlink()
-    assert submit(BERT).state == State.QUEUED, "a result with a missing stem is not handed out"
+    mended = submit(BERT)
+    assert mended.state == State.QUEUED, "a result with a missing stem is not handed out"
+    Job.objects.filter(pk=other.pk).delete()
+    finished(mended)
+    assert results.is_whole(mended)
+    assert results.is_whole(first)
 
 
 def test_options_that_change_nothing_share_a_result(submit: Submit) -> None:
@@ -218,7 +223,7 @@ def test_deleting_leaves_no_file_behind(
     submit: Submit, kept_files: Callable[[], list[Path]]
 ) -> None:
     job = finished(submit())
-    assert len(kept_files()) == 1 + len(NAMES)
+    assert len(kept_files()) == 1 + 2 * len(NAMES)
     jobs.remove(job)
     assert kept_files() == []
     assert not Upload.objects.exists()
@@ -234,6 +239,17 @@ def test_deleting_keeps_what_another_job_needs(
     assert second.upload.path.is_file()
     jobs.remove(second)
     assert kept_files() == []
+
+
+def test_a_result_stays_while_another_job_is_about_to_need_it(submit: Submit) -> None:
+    first = finished(submit())
+    first.stems.all()[0].path.unlink()
+    submit(BERT)
+    second = claimed()
+    done = stored(second)
+    jobs.remove(first)
+    assert jobs.finish(second, done)
+    assert results.is_whole(Job.objects.get(pk=second.pk))
 
 
 def test_again_keeps_what_was_not_asked_anew(submit: Submit, upload: Upload) -> None:

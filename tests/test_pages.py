@@ -11,7 +11,9 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import soundfile
+from django.contrib.auth.models import Permission
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db.models import ProtectedError
 from django.http import HttpResponse
 from django.test import Client
 from pytest_django import Settings
@@ -140,7 +142,7 @@ BAD: dict[str, tuple[str, bytes, int, str]] = {
     "too short": ("a.wav", _wav(sounds.music(1.0)[:, :1]), 422, "too short"),
     "no numbers": ("a.wav", _wav(sounds.music(1.0) * np.nan), 422, "NaN"),
     "cut off": ("a.wav", _wav(sounds.music(4.0))[:300_001], 422, "cut off"),
-    "too long": ("a.wav", _wav(sounds.music(6.0)), 413, "longer than 0.1 minutes"),
+    "too long": ("a.wav", _wav(sounds.music(6.0)), 413, "longer than 0.0833 minutes"),
     "too large": ("a.wav", _wav(sounds.music(4.0)), 413, "larger than 1 MB"),
 }
 
@@ -162,7 +164,7 @@ def test_bad_input_gets_a_sentence_and_leaves_nothing(
     response = post((name, content), headers=headers)
     page = response.content.decode()
     assert response.status_code == status
-    assert sentence.replace("1 MB", "1") in page or sentence.replace("1 MB", "100 MB") in page
+    assert sentence in page
     assert ("<html" in page) == (headers == {})
     assert kept_files() == []
     assert not Upload.objects.exists()
@@ -299,6 +301,7 @@ def test_the_finished_page_has_a_player_and_a_download_for_each_stem(
         ("bytes=9-3", 416, None),
         ("bytes=0-1,5-6", 200, slice(0, None)),
         ("bytes=x-y", 200, slice(0, None)),
+        ("bytes=" + "9" * 5000 + "-", 200, slice(0, None)),
         ("bytes=-", 200, slice(0, None)),
         ("pages=1-2", 200, slice(0, None)),
         ("", 200, slice(0, None)),
@@ -330,6 +333,7 @@ def test_a_changed_file_is_sent_whole(finished: Job, visitor: Client) -> None:
     same = visitor.get(url, headers={"Range": "bytes=0-9", "If-Range": etag})
     other = visitor.get(url, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
     assert (same.status_code, other.status_code) == (206, 200)
+    assert visitor.get(url, headers={"If-None-Match": etag}).status_code == 304
 
 
 FORMATS = {
@@ -370,6 +374,13 @@ def test_all_stems_come_in_one_zip(finished: Job, visitor: Client, asked: str) -
         assert archive.namelist() == names
         one = body(visitor.get(f"/songs/{finished.pk}/stems/bass?format={asked}"))
         assert archive.read(names[1]) == one
+
+
+def test_the_size_of_a_zip_can_be_asked(finished: Job, visitor: Client) -> None:
+    url = f"/songs/{finished.pk}/archive"
+    head = visitor.head(url)
+    assert head.headers["Content-Length"] == str(len(body(visitor.get(url))))
+    assert body(head) == b""
 
 
 def test_float_stems_keep_their_level_and_integer_ones_share_a_gain(
@@ -458,6 +469,13 @@ def test_the_licence_of_the_weights_is_told(visitor: Client) -> None:
     assert "research and personal use" in visitor.get("/about").content.decode()
 
 
+def test_the_switch_leads_back_to_a_page_that_can_be_opened(finished: Job, visitor: Client) -> None:
+    finished.upload.path.unlink()
+    refused = visitor.post(f"/songs/{finished.pk}/again", {"model": "tiny_6s", "stems": "all"})
+    assert refused.status_code == 410
+    assert f'name="next" value="/songs/{finished.pk}"' in refused.content.decode()
+
+
 # Admin
 
 
@@ -480,6 +498,36 @@ def test_the_operator_sees_and_handles_jobs(
     )
     assert not Job.objects.exists()
     assert not finished.result_folder.exists()
+
+
+def test_the_operator_deletes_one_job_with_its_files(
+    finished: Job, admin_client: Client, kept_files: Callable[[], list[Path]]
+) -> None:
+    address = f"/admin/separations/job/{finished.pk}/delete/"
+    assert "permission" not in admin_client.get(address).content.decode()
+    admin_client.post(address, {"post": "yes"})
+    assert not Job.objects.exists()
+    assert kept_files() == []
+
+
+def test_staff_need_the_permission(
+    finished: Job, client: Client, django_user_model: Any, site_settings: Settings
+) -> None:
+    clerk = django_user_model.objects.create_user("clerk", is_staff=True)
+    client.force_login(clerk)
+    assert client.get(f"/songs/{finished.pk}").status_code == 404
+    clerk.user_permissions.add(Permission.objects.get(codename="view_job"))
+    assert client.get(f"/songs/{finished.pk}").status_code == 200
+    assert client.post(f"/songs/{finished.pk}/delete").status_code == 404
+
+
+def test_a_user_with_songs_is_not_deleted_from_under_them(
+    finished: Job, django_user_model: Any
+) -> None:
+    user = django_user_model.objects.create_user("cleo")
+    Job.objects.update(user=user)
+    with pytest.raises(ProtectedError):
+        user.delete()
 
 
 def test_the_operator_can_cancel_and_retry(post: Post, admin_client: Client) -> None:

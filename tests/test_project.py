@@ -104,12 +104,12 @@ def test_every_text_is_translated() -> None:
     for message in catalogue:
         if not message.id:
             continue
-        key = message.id[0] if isinstance(message.id, tuple) else message.id
+        key = str(message.id[0] if isinstance(message.id, tuple) else message.id)
         known.add(key)
         texts = message.string if isinstance(message.string, tuple) else (message.string,)
         assert all(texts), f"not translated: {key}"
         assert not message.fuzzy, key
-        for text in texts:
+        for text in map(str, texts):
             assert set(re.findall(r"%\(\w+\)", text)) == set(re.findall(r"%\(\w+\)", key)), key
     wanted = messages_in_the_sources()
     assert len(wanted) > 100
@@ -146,7 +146,8 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
 def test_a_bad_setting_is_named() -> None:
     for name, value, words in (
         ("MAX_UPLOAD_MB", "lots", "MAX_UPLOAD_MB must be a whole number"),
-        ("SLOTS", "0", "SLOTS must be at least 1"),
+        ("SLOTS", "0", "SLOTS must be 1 to"),
+        ("JOBS", "16", "JOBS must be 0 to 8"),
         ("DEBUG", "maybe", "DEBUG must be yes or no"),
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),

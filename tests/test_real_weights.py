@@ -30,7 +30,7 @@ def separate(source: Path, staging: Path, store: Path) -> dict[str, sounds.Sampl
         *_, done = engine.run(request, 600.0)
     assert isinstance(done, Done)
     return {
-        stem.name: np.concatenate(list(read_stem(staging / f"{stem.name}.flac", 1 / done.gain))).T
+        stem.name: np.concatenate(list(read_stem(staging / f"{stem.name}.flac"))).T
         for stem in done.stems
     }
 

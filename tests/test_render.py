@@ -10,51 +10,62 @@ import soundfile
 
 from separations.audio.decode import decode
 from separations.audio.formats import BIT_RATES, FORMATS
-from separations.audio.render import Tags, WavView, common_gain, encode
-from separations.audio.stems import StemWriter, read_stem, store_gain
+from separations.audio.render import Tags, WavView, common_gain, write
+from separations.audio.stems import StemWriter, read_stem
 from tests import sounds
 
-STEPS = {"wav": 2**-15, "wav24": 2**-21, "float32": 2**-21}  # the store itself has 22 bits
+STEPS = {"wav": 2**-15, "wav24": 2**-21, "float32": 2**-21}  # the store's own steps are 2^-21
 
 
-def store(path: Path, samples: sounds.Samples, gain: float) -> StemWriter:
-    writer = StemWriter(path, gain)
+def store(path: Path, samples: sounds.Samples) -> StemWriter:
+    writer = StemWriter(path)
     for block in sounds.blocks(samples):
         writer.write(block)
     writer.close()
     return writer
 
 
+def stored(path: Path) -> sounds.Samples:
+    return np.concatenate(list(read_stem(path))).T
+
+
 @pytest.fixture
-def loud(tmp_path: Path) -> tuple[Path, sounds.Samples, float]:
-    """A stored stem that peaks at 1.5, with its samples and the gain of the store."""
-    samples = sounds.music(1.3) * 3
-    gain = store_gain(1.0)
-    assert store(tmp_path / "stem.flac", samples, gain).peak == pytest.approx(1.5)
-    return tmp_path / "stem.flac", samples, gain
+def loud(tmp_path: Path) -> tuple[Path, sounds.Samples]:
+    """A stored stem that peaks at 1.5, with its samples; two cells long."""
+    samples = sounds.music(2.3) * 3
+    assert store(tmp_path / "stem.flac", samples).peak == pytest.approx(1.5)
+    return tmp_path / "stem.flac", samples
 
 
-def test_the_store_keeps_what_exceeds_full_scale(loud: tuple[Path, sounds.Samples, float]) -> None:
-    path, samples, gain = loud
-    back = np.concatenate(list(read_stem(path, 1 / gain))).T
-    np.testing.assert_allclose(back, samples, atol=2**-21)
+def test_the_store_keeps_what_exceeds_full_scale(loud: tuple[Path, sounds.Samples]) -> None:
+    path, samples = loud
+    np.testing.assert_allclose(stored(path), samples, atol=2**-21)
 
 
-def test_the_store_makes_room_for_a_mixture_beyond_full_scale(tmp_path: Path) -> None:
-    samples = sounds.music(0.5) * 100
-    gain = store_gain(50.0)
-    store(tmp_path / "stem.flac", samples, gain)
-    back = np.concatenate(list(read_stem(tmp_path / "stem.flac", 1 / gain))).T
-    assert sounds.snr(samples, back) > 100
+@pytest.mark.parametrize("level", [1e-6, 1e-4, 0.01, 0.12, 1.0, 7.9, 1e4])
+def test_the_store_is_exact_at_any_level(tmp_path: Path, level: float) -> None:
+    samples = np.concatenate((sounds.music(2.0), sounds.music(2.0) * np.float32(level)), axis=1)
+    path = tmp_path / "stem.flac"
+    store(path, samples)
+    quiet = slice(2 * 65_536, None)  # a cell of this level alone
+    assert sounds.snr(samples[:, quiet], stored(path)[:, quiet]) > (40 if level < 1e-5 else 80)
+
+
+def test_any_part_of_a_stem_is_read_alike(tmp_path: Path) -> None:
+    samples = sounds.music(4.0) * np.linspace(1e-3, 3, 4 * sounds.RATE, dtype=np.float32)
+    path = tmp_path / "stem.flac"
+    store(path, samples)
+    whole = stored(path)
+    for start, stop in ((0, 1), (65_535, 65_537), (65_536, 131_072), (100_000, 170_000)):
+        part = np.concatenate(list(read_stem(path, start, stop))).T
+        np.testing.assert_array_equal(part, whole[:, start:stop])
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_wav_is_exact_to_its_word_length(
-    loud: tuple[Path, sounds.Samples, float], name: str
-) -> None:
-    path, samples, gain = loud
+def test_wav_is_exact_to_its_word_length(loud: tuple[Path, sounds.Samples], name: str) -> None:
+    path, samples = loud
     common = 1.0 if FORMATS[name].keeps_overs else common_gain([0.3, 1.5])
-    view = WavView(path, FORMATS[name], samples.shape[1], common / gain)
+    view = WavView(path, FORMATS[name], samples.shape[1], common)
     data = b"".join(view.read(0, view.size))
     assert len(data) == view.size
     with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -66,10 +77,10 @@ def test_wav_is_exact_to_its_word_length(
 
 @pytest.mark.parametrize("name", STEPS)
 def test_any_byte_range_of_a_wav_is_that_part_of_the_whole(
-    loud: tuple[Path, sounds.Samples, float], name: str
+    loud: tuple[Path, sounds.Samples], name: str
 ) -> None:
-    path, samples, gain = loud
-    view = WavView(path, FORMATS[name], samples.shape[1], 1 / gain)
+    path, samples = loud
+    view = WavView(path, FORMATS[name], samples.shape[1], 1.0)
     whole = b"".join(view.read(0, view.size))
     random = np.random.default_rng(5)
     ranges = [(0, 1), (0, 44), (43, 47), (58, 61), (view.size - 1, view.size), (7, view.size)]
@@ -84,12 +95,12 @@ def test_any_byte_range_of_a_wav_is_that_part_of_the_whole(
     ("name", "bit_rate", "at_least"), [("flac", 0, 100), ("mp3", 320, 15), ("mp3", 128, 8)]
 )
 def test_compressed_formats_keep_length_and_tags(
-    loud: tuple[Path, sounds.Samples, float], name: str, bit_rate: int, at_least: float
+    loud: tuple[Path, sounds.Samples], name: str, bit_rate: int, at_least: float
 ) -> None:
-    path, samples, gain = loud
+    path, samples = loud
     common = common_gain([1.5])
     target = path.with_name(f"out.{name}")
-    encode(path, target, FORMATS[name], common / gain, Tags("노래 (drums)", ""), bit_rate)
+    write(path, target, FORMATS[name], samples.shape[1], common, Tags("노래 (drums)", ""), bit_rate)
     back = np.concatenate(list(decode(target)), axis=1)
     assert back.shape == samples.shape
     assert sounds.snr(samples * common, back) > at_least
@@ -99,11 +110,11 @@ def test_compressed_formats_keep_length_and_tags(
             assert container.bit_rate == pytest.approx(bit_rate * 1000, rel=0.1)
 
 
-def test_bit_rates_are_told_apart(loud: tuple[Path, sounds.Samples, float]) -> None:
-    path, _samples, gain = loud
+def test_bit_rates_are_told_apart(loud: tuple[Path, sounds.Samples]) -> None:
+    path, _samples = loud
     sizes = []
     for rate in BIT_RATES:
-        encode(path, path.with_name("o.mp3"), FORMATS["mp3"], 0.5 / gain, Tags("a", "b"), rate)
+        write(path, path.with_name("o.mp3"), FORMATS["mp3"], 1, 0.5, Tags("a", "b"), rate)
         sizes.append(path.with_name("o.mp3").stat().st_size)
     assert sizes == sorted(sizes)
     assert sizes[-1] > 2 * sizes[0]

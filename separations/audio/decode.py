@@ -42,13 +42,16 @@ def decode(path: Path) -> Iterator[Block]:
 def _stereo(frames: Iterator[av.AudioFrame]) -> Iterator[Block]:
     """Mono is doubled, stereo kept, surround folded down as ITU-R BS.775 says (by FFmpeg)."""
     as_float = FloatFrames()
-    downmix = av.AudioResampler("fltp", "stereo")
+    downmix, mixed_layout = av.AudioResampler("fltp", "stereo"), None
     for frame in frames:
         channels = frame.layout.nb_channels
         if channels <= CHANNELS:
             samples = as_float.convert(frame)
             yield np.repeat(samples, CHANNELS, axis=0) if channels == 1 else samples
         else:
+            if mixed_layout not in (None, frame.layout.name):
+                downmix = av.AudioResampler("fltp", "stereo")
+            mixed_layout = frame.layout.name
             frame.pts = None
             for mixed in downmix.resample(frame):
                 yield samples_of(mixed)

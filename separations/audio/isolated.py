@@ -1,6 +1,7 @@
 """Probing in a process of its own, so that a file that breaks a decoder breaks nothing else."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from separations.audio.info import AudioInfo
 from separations.faults import Fault
 
+logger = logging.getLogger(__name__)
 WALL_SECONDS = 120
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,8 +33,14 @@ def probe_isolated(path: Path, max_seconds: float) -> AudioInfo:
             cwd=ROOT,
             check=False,
         )
+    except subprocess.TimeoutExpired as error:
+        logger.warning("Reading a song took over %s s", WALL_SECONDS)
+        raise Fault("unreadable") from error
+    try:
         answer = json.loads(child.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
+    except ValueError as error:
+        complaint = child.stderr.decode(errors="replace")[-2000:]
+        logger.warning("Reading a song ended with status %s: %s", child.returncode, complaint)
         raise Fault("unreadable") from error
     if "fault" in answer:
         raise Fault(answer["fault"], **answer["params"])

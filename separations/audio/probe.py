@@ -4,6 +4,7 @@
 line of JSON; `separations.audio.isolated` runs that for the site.
 """
 
+import contextlib
 import hashlib
 import json
 import resource
@@ -18,8 +19,11 @@ from separations.audio.source import FloatFrames, open_source
 from separations.faults import Fault
 
 MIN_SECONDS = 0.1
-ADDRESS_SPACE_BYTES = 2 * 1024**3
-CPU_SECONDS = 60
+LIMITS = {
+    resource.RLIMIT_AS: 2 * 1024**3,  # bytes
+    resource.RLIMIT_CPU: 60,  # seconds
+    resource.RLIMIT_FSIZE: 0,  # bytes: it writes no file
+}
 # A file that states its length may fall short of it by encoder padding, not by more than this.
 SHORTFALL_SECONDS = 1.0
 
@@ -41,7 +45,7 @@ def probe(path: Path, max_seconds: float) -> AudioInfo:
         for frame in source.frames():
             frames += frame.samples
             if frames > max_seconds * rate:
-                raise Fault("too_long", max_minutes=round(max_seconds / 60, 1))
+                raise Fault("too_long", max_minutes=f"{max_seconds / 60:.3g}")
             samples = as_float.convert(frame)
             if not np.isfinite(samples).all():
                 raise Fault("not_finite")
@@ -102,9 +106,9 @@ CUT_CHECKS = {"ogg": _last_ogg_page_is_cut, "wav": _riff_is_cut}
 
 def main() -> None:
     """Answer {"info": …} or {"fault": code, "params": …} on standard output."""
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    for limit, value in LIMITS.items():
+        with contextlib.suppress(ValueError, OSError):  # not every system knows every limit
+            resource.setrlimit(limit, (value, value))
     try:
         answer: dict[str, object] = {"info": asdict(probe(Path(sys.argv[1]), float(sys.argv[2])))}
     except Fault as fault:

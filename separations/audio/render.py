@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from separations.audio.formats import Format
 from separations.audio.info import CHANNELS, SAMPLE_RATE
-from separations.audio.stems import read_stem
+from separations.audio.stems import disk_errors, read_stem
 
 MP3_HIGHEST, MP3_LOWEST = 320, 32  # kbit/s
 
@@ -67,11 +67,12 @@ def _pack(samples: NDArray[np.float32], format: Format) -> bytes:
 class WavView:
     """A stored stem seen as a WAV file that is not there: `size` bytes, readable from anywhere.
 
-    `gain` is applied to the stored samples (head-room undone, common gain included).
+    `gain` is applied to every sample.
     """
 
     def __init__(self, path: Path, format: Format, frames: int, gain: float) -> None:
-        self._path, self._format, self._gain, self._frames = path, format, gain, frames
+        self._path, self._format, self._frames = path, format, frames
+        self._gain = np.float32(gain)
         self._head = _header(format, frames)
         self._align = format.bytes_per_sample * CHANNELS
         self.size = len(self._head) + frames * self._align
@@ -86,26 +87,40 @@ class WavView:
         first, skipped = divmod(start - len(self._head), self._align)
         last = -(-(stop - len(self._head)) // self._align)
         left = stop - start
-        for block in read_stem(self._path, self._gain, first, min(last, self._frames)):
-            data = _pack(block, self._format)[skipped:][:left]
+        for block in read_stem(self._path, first, min(last, self._frames)):
+            data = _pack(block * self._gain, self._format)[skipped:][:left]
             skipped = 0
             left -= len(data)
             yield data
 
 
-def encode(
-    source: Path, target: Path, format: Format, gain: float, tags: Tags, bit_rate: int
+def write(
+    source: Path,
+    target: Path,
+    format: Format,
+    frames: int,
+    gain: float,
+    tags: Tags,
+    bit_rate: int,
 ) -> None:
-    """Encode the stored stem `source` into the new file `target` (`bit_rate` in kbit/s, MP3).
+    """Write the stored stem `source` as the new file `target` (`bit_rate` in kbit/s, MP3).
 
-    Both encoders keep the exact number of samples: MP3 states its delay and padding.
+    All formats keep the exact number of samples: MP3 states its delay and padding.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-    with _open_encoder(target, format, bit_rate) as file:
+    if format.bytes_per_sample:
+        view = WavView(source, format, frames, gain)
+        with target.open("wb") as file:
+            file.writelines(view.read(0, view.size))
+        return
+    with disk_errors(), _open_encoder(target, format, bit_rate) as file:
         file.title = tags.title
         if tags.artist:  # libsndfile takes no empty text
             file.artist = tags.artist
-        for block in read_stem(source, gain):
-            file.write(block)
+        for block in read_stem(source):
+            file.write(block * np.float32(gain))
 
 
 def _open_encoder(target: Path, format: Format, bit_rate: int) -> soundfile.SoundFile:

@@ -99,7 +99,7 @@ def open_source(path: Path) -> Iterator[Source]:
 
 
 def samples_of(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """The samples of a planar float frame, shape (channels, samples)."""
+    """The samples of a float frame: (channels, samples) if it is planar, (1, all) if packed."""
     return np.asarray(frame.to_ndarray(), np.float32)
 
 
@@ -114,11 +114,14 @@ class FloatFrames:
         self._shape: tuple[str, str] | None = None
 
     def convert(self, frame: av.AudioFrame) -> NDArray[np.float32]:
-        if frame.format.name != "fltp":
-            shape = (frame.format.name, frame.layout.name)
-            if self._resampler is None or self._shape != shape:
-                self._resampler = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
-                self._shape = shape
-            frame.pts = None
-            (frame,) = self._resampler.resample(frame)
-        return samples_of(frame)
+        """The frame's samples, shape (channels, samples)."""
+        if frame.format.name == "fltp" and frame.layout.nb_channels <= 2:
+            return samples_of(frame)
+        shape = (frame.format.name, frame.layout.name)
+        if self._resampler is None or self._shape != shape:
+            self._resampler = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+            self._shape = shape
+        frame.pts = None
+        (packed,) = self._resampler.resample(frame)
+        # Packed, because PyAV reads past the last plane of planar frames with eight channels.
+        return samples_of(packed).reshape(-1, frame.layout.nb_channels).T

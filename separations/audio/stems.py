@@ -1,10 +1,14 @@
-"""The stem store on disk: one 24-bit FLAC a stem, all scaled by one gain so that nothing clips.
+"""The stem store on disk: one 24-bit FLAC a stem, scaled cell by cell so that no sample is lost.
 
-A stem may peak above full scale (it is an estimate, and loud masters leave no room), and how far is
-not known until the song is finished. So the store keeps 12 dB of head-room, and readers undo it.
+A stem is an estimate: it may peak above full scale, or be so quiet that 24 bits below full scale
+say little of it. So each cell of a second and a half is stored times a power of two of its own,
+which is exact and is undone when it is read. NAME.flac holds the samples, NAME.exponents one signed
+byte a cell.
 """
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,46 +17,80 @@ from numpy.typing import NDArray
 
 from separations.audio.info import CHANNELS, SAMPLE_RATE
 
-HEADROOM = 4.0  # 12 dB; leaves 22 of the 24 bits
-READ_FRAMES = 1 << 16
+CELL_FRAMES = 1 << 16
+HEADROOM_EXPONENT = -2  # the usual cell: steps of 2^-21, far below what can be heard
+QUIET_BITS = 18  # a quiet cell keeps at least this many bits below its peak…
+FINEST_EXPONENT = 6  # …down to steps of 2^-29, where nothing is left to keep
 
 
-def store_gain(mixture_peak: float) -> float:
-    """The gain the whole track is stored with, from the peak of the mixture (1 = full scale)."""
-    return 1.0 / (HEADROOM * max(1.0, mixture_peak))
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """libsndfile's complaints as what they are: a file that cannot be written or read."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise OSError(str(error)) from error
 
 
 class StemWriter:
-    """Writes one stem as blocks arrive. Not to be closed before the last of them."""
+    """Writes one stem as blocks arrive. Complete only when closed."""
 
-    def __init__(self, path: Path, gain: float) -> None:
-        self._file = soundfile.SoundFile(
-            path, "w", SAMPLE_RATE, CHANNELS, subtype="PCM_24", format="FLAC"
-        )
-        self._gain = np.float32(gain)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with disk_errors():
+            self._file = soundfile.SoundFile(
+                path, "w", SAMPLE_RATE, CHANNELS, subtype="PCM_24", format="FLAC"
+            )
+        self._held = np.zeros((0, CHANNELS), np.float32)
+        self._exponents: list[int] = []
         self.peak = 0.0
-        self.frames = 0
 
     def write(self, block: NDArray[np.float32]) -> None:
         """Append `block` of shape (2, samples), full scale ±1."""
-        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-        self.frames += block.shape[1]
-        self._file.write(block.T * self._gain)
+        self._held = np.concatenate((self._held, block.T))
+        while len(self._held) >= CELL_FRAMES:
+            self._write_cell(self._held[:CELL_FRAMES])
+            self._held = self._held[CELL_FRAMES:]
 
     def close(self) -> None:
+        """Write what is left and the exponents."""
+        if len(self._held):
+            self._write_cell(self._held)
         self._file.close()
+        exponents_of(self._path).write_bytes(np.array(self._exponents, np.int8).tobytes())
+
+    def _write_cell(self, samples: NDArray[np.float32]) -> None:
+        peak = float(np.abs(samples).max())
+        exponent = _exponent(peak)
+        with disk_errors():
+            self._file.write(np.ldexp(samples, exponent))
+        self._exponents.append(exponent)
+        self.peak = max(self.peak, peak)
 
 
-def read_stem(
-    path: Path, gain: float, start: int = 0, stop: int | None = None
-) -> Iterator[NDArray[np.float32]]:
-    """Blocks of shape (samples, 2) from sample `start` up to `stop`, times `gain`."""
-    with soundfile.SoundFile(path) as file:
+def _exponent(peak: float) -> int:
+    """The power of two that a cell of this peak is multiplied with."""
+    if peak == 0.0:
+        return HEADROOM_EXPONENT
+    _mantissa, above = math.frexp(peak)  # peak < 2^above
+    wanted = max(HEADROOM_EXPONENT, QUIET_BITS - 23 - above)
+    return max(-128, min(wanted, FINEST_EXPONENT, -above))
+
+
+def exponents_of(path: Path) -> Path:
+    """Where the exponents of the stem at `path` lie."""
+    return path.with_suffix(".exponents")
+
+
+def read_stem(path: Path, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.float32]]:
+    """The stem's samples from `start` up to `stop`, in blocks of shape (samples, 2)."""
+    exponents = np.frombuffer(exponents_of(path).read_bytes(), np.int8)
+    with disk_errors(), soundfile.SoundFile(path) as file:
         file.seek(start)
-        left = (file.frames if stop is None else stop) - start
-        while left > 0:
-            block = file.read(min(left, READ_FRAMES), dtype="float32", always_2d=True)
-            if not len(block):
-                return
-            left -= len(block)
-            yield block * np.float32(gain)
+        stop = file.frames if stop is None else min(stop, file.frames)
+        while start < stop:
+            cell = start // CELL_FRAMES
+            frames = min(stop, (cell + 1) * CELL_FRAMES) - start
+            block = file.read(frames, dtype="float32", always_2d=True)
+            start += frames
+            yield np.ldexp(block, -int(exponents[cell]))

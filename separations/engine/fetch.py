@@ -52,7 +52,12 @@ def fetch(name: str, model_dir: Path, folder: Path | None = None) -> store.Model
         Fault: bad_model_name; model_not_fetched, with what was tried.
     """
     store.check_name(name)
-    model_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        (model_dir / ".lock").touch()
+    except OSError as error:
+        tried = f"writing to {model_dir} ({error.strerror})"
+        raise Fault("model_not_fetched", model=name, tried=tried) from error
     with FileLock(model_dir / ".lock"):  # clones share the store and may fill it at the same time
         return _fetch(name, model_dir, folder)
 
@@ -146,7 +151,9 @@ def _from_hub(name: str, into: Path) -> None:
         bag = Path(hf_hub_download(repository, f"{last}.yaml", local_dir=into))
         for signature in _signatures(bag):
             hf_hub_download(repository, f"{signature}.safetensors", local_dir=into)
-    except (HfHubHTTPError, OSError) as error:
+    except SourceFailed:
+        raise
+    except Exception as error:
         raise SourceFailed(f"the download broke off ({type(error).__name__})") from error
 
 

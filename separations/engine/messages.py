@@ -40,10 +40,9 @@ class StemFile:
 
 @dataclass(frozen=True)
 class Done:
-    """Stems lie in the staging folder as NAME.flac, scaled by `gain`."""
+    """The stems lie in the staging folder, as `separations.audio.stems` stores them."""
 
     frames: int
-    gain: float
     stems: list[StemFile]
 
 

@@ -20,7 +20,7 @@ from demucs.apply import BagOfModels
 from loky import cpu_count
 
 from separations.audio.decode import decode
-from separations.audio.stems import StemWriter, store_gain
+from separations.audio.stems import StemWriter
 from separations.engine import messages, separator
 from separations.engine.messages import Done, Failed, Progress, Request, StemFile
 from separations.engine.options import Options, stem_names
@@ -43,13 +43,14 @@ class Engine:
     """A warm model and the way from a file to stems."""
 
     def __init__(self) -> None:
-        self._warm: tuple[ModelInfo, str, BagOfModels] | None = None
+        self._warm: tuple[tuple[str, str, str], BagOfModels] | None = None
 
     def _model(self, info: ModelInfo, device: str) -> BagOfModels:
-        if self._warm is None or self._warm[:2] != (info, device):
+        wanted = (info.name, info.digest, device)
+        if self._warm is None or self._warm[0] != wanted:
             self._warm = None  # free the old one before the new one comes
-            self._warm = (info, device, separator.load(info).to(device))
-        return self._warm[2]
+            self._warm = (wanted, separator.load(info).to(device))
+        return self._warm[1]
 
     def run(self, request: Request, send: Send) -> Done:
         """Separate the song of `request`; progress goes to `send`, faults are raised."""
@@ -66,12 +67,11 @@ class Engine:
 
         mixture = staging / "mixture.f32"
         song = write_song(decode(Path(request.source)), mixture, decoded)
-        gain = store_gain(song.peak)
         names = stem_names(options, info)
         with contextlib.ExitStack() as stack:
             writers = {}
             for name in names:
-                writers[name] = StemWriter(staging / f"{name}.flac", gain)
+                writers[name] = StemWriter(staging / f"{name}.flac")
                 stack.callback(writers[name].close)
             send(Progress("separate", DECODE_SHARE, None))
             clock = _ChunkClock(send)
@@ -80,7 +80,7 @@ class Engine:
                     writers[name].write(samples)
             send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
         mixture.unlink()
-        return Done(song.frames, gain, [StemFile(name, writers[name].peak) for name in names])
+        return Done(song.frames, [StemFile(name, writers[name].peak) for name in names])
 
 
 class _ChunkClock:
@@ -140,7 +140,11 @@ def serve() -> None:
             answer = Failed("storage", {"reason": error.strerror or str(error)})
         except Exception as error:
             logger.exception("The engine failed")
-            answer = Failed("engine_error", {"reason": type(error).__name__})
+            # torch says so in words only: "not enough memory", "CUDA out of memory".
+            if isinstance(error, RuntimeError) and "memory" in str(error):
+                answer = Failed("out_of_memory", {})
+            else:
+                answer = Failed("engine_error", {"reason": type(error).__name__})
         send(answer)
 
 

@@ -41,7 +41,7 @@ class Song(Protocol):
     deviation: float
 
     def read(self, start: int, stop: int) -> Samples:
-        """Samples `start` to `stop`, zeros outside the song; shape (2, stop - start)."""
+        """Samples `start` to `stop`, both within the song; shape (2, stop - start)."""
         ...
 
 

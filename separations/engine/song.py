@@ -14,12 +14,11 @@ from separations.faults import Fault
 class SongFile:
     """A song of `frames` samples as interleaved float32 in the file at `path`.
 
-    mean, deviation: of the mono downmix, as torch's `mean()` and `std()` give them; peak: largest
-    absolute sample (1 = full scale).
+    mean, deviation: of the mono downmix, as torch's `mean()` and `std()` give them.
     """
 
-    def __init__(self, path: Path, frames: int, mean: float, deviation: float, peak: float) -> None:
-        self.frames, self.mean, self.deviation, self.peak = frames, mean, deviation, peak
+    def __init__(self, path: Path, frames: int, mean: float, deviation: float) -> None:
+        self.frames, self.mean, self.deviation = frames, mean, deviation
         self._samples = np.memmap(path, np.float32, "r", shape=(frames, CHANNELS))
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -39,7 +38,7 @@ def write_song(
         Fault: too_short when there are none; not_finite.
     """
     frames = 0
-    total = squares = peak = 0.0
+    total = squares = 0.0
     with path.open("wb") as file:
         for block in blocks:
             mono = block.mean(axis=0, dtype=np.float64)
@@ -47,7 +46,6 @@ def write_song(
                 raise Fault("not_finite")
             total += float(mono.sum())
             squares += float(np.square(mono).sum())
-            peak = max(peak, float(np.abs(block).max(initial=0.0)))
             frames += block.shape[1]
             file.write(np.ascontiguousarray(block.T).tobytes())
             on_frames(frames)
@@ -55,4 +53,4 @@ def write_song(
         raise Fault("too_short")
     mean = total / frames
     variance = max(0.0, squares - frames * mean * mean) / max(1, frames - 1)
-    return SongFile(path, frames, mean, math.sqrt(variance), peak)
+    return SongFile(path, frames, mean, math.sqrt(variance))

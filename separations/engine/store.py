@@ -22,6 +22,7 @@ from separations.audio.info import CHANNELS, SAMPLE_RATE
 from separations.faults import Fault
 
 NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SIGNATURE = re.compile(r"[A-Za-z0-9][\w.-]*")
 LARGEST_HEADER = 10_000_000
 # The model classes of Demucs and their default segment in seconds. Nothing else is ever loaded: the
@@ -108,16 +109,11 @@ def read_model(folder: Path, name: str) -> ModelInfo:
     home = folder / check_name(name)
     bag_path = home / f"{home.name}.yaml"
     try:
-        stat = bag_path.stat()
+        text = bag_path.read_text()
     except OSError as error:
         raise Fault("model_missing", model=name) from error
-    return _read(name, bag_path, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _read(name: str, bag_path: Path, _modified: int) -> ModelInfo:
     try:
-        bag = yaml.safe_load(bag_path.read_text())
+        bag = yaml.safe_load(text)
         signatures = tuple(str(signature) for signature in bag["models"])
         if not signatures or not all(SIGNATURE.fullmatch(each) for each in signatures):
             raise ValueError("its bag names no model")
@@ -178,7 +174,7 @@ def read_header(path: Path) -> Header:
     kwargs: dict[str, Any] = json.loads(metadata.get("kwargs", "{}"))
     args: list[Any] = json.loads(metadata.get("args", "[]"))
     sources = kwargs.get("sources") or (args[0] if args else ())
-    if not sources or not all(NAME.fullmatch(str(source)) for source in sources):
+    if not sources or not all(STEM.fullmatch(str(source)) for source in sources):
         raise ValueError(f"{path.name} does not name its stems")
     if (kwargs.get("samplerate", SAMPLE_RATE), kwargs.get("audio_channels", CHANNELS)) != (
         SAMPLE_RATE,

@@ -39,18 +39,14 @@ for (const name of ["dragover", "drop"]) {
 
 async function sendAll(files) {
   errors.replaceChildren();
-  for (const file of files) {
-    if (file.size > Number(texts.maxBytes)) {
-      complain(file.name, texts.tooLarge);
-    } else {
-      await send(file);
-    }
-  }
+  const tooLarge = (file) => file.size > Number(texts.maxBytes);
+  for (const file of files.filter(tooLarge)) complain(file.name, texts.tooLarge);
+  const waiting = files.filter((file) => !tooLarge(file)).map((file) => [file, transferRow(file.name)]);
+  for (const [file, row] of waiting) await send(file, row);
 }
 
 /** Send one song; resolves when the server has answered, whatever it said. */
-function send(file) {
-  const row = transferRow(file.name);
+function send(file, row) {
   const body = new FormData(form);
   body.delete("file");
   body.append("file", file);

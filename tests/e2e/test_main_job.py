@@ -46,7 +46,6 @@ def test_a_song_is_dropped_watched_played_and_downloaded(
         page.wait_for_timeout(200)
     assert seen == sorted(seen)
     assert len(seen) >= 4
-    assert seen[-1] < 100
     assert page.evaluate("window.sameDocument")
     page.screenshot(path=keep / "stems.png", full_page=True)
 

@@ -1,6 +1,6 @@
 """`manage.py separate FILE… --out DIR`: the site's main job without the web."""
 
-import shutil
+import itertools
 import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
@@ -70,6 +70,7 @@ class Command(BaseCommand):
         for note in sentences.note_sentences([vars(note) for note in notes]):
             self.stderr.write(note)
         format = FORMATS[options["format"]]
+        self._used: set[Path] = set()
         failed = 0
         with EngineProcess() as engine:
             for file in options["files"]:
@@ -98,7 +99,7 @@ class Command(BaseCommand):
         bit_rate: int,
         out: Path,
     ) -> Path:
-        """Separate one file; its folder appears under `out` when it is complete."""
+        """Separate one file; its stems appear under `out` when all of them are written."""
         info = probe_isolated(file.resolve(strict=True), float("inf"))
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".stemsite-") as scratch:
@@ -107,23 +108,26 @@ class Command(BaseCommand):
             finished.mkdir()
             done = self._run(engine, file, staging, options, info)
             peaks = [stem.peak for stem in done.stems]
-            gain = (1.0 if format.keeps_overs else render.common_gain(peaks)) / done.gain
+            gain = 1.0 if format.keeps_overs else render.common_gain(peaks)
             if not format.keeps_overs and max(peaks) > 1.0:
                 self.stderr.write(f"{file}: all stems were turned down together so none clips.")
             for stem in done.stems:
                 tags = render.Tags(f"{info.title or file.stem} ({stem.name})", info.artist)
                 source = staging / f"{stem.name}.flac"
                 target = finished / f"{stem.name}.{format.extension}"
-                if format.bytes_per_sample:
-                    view = render.WavView(source, format, done.frames, gain)
-                    with target.open("wb") as wav:
-                        wav.writelines(view.read(0, view.size))
-                else:
-                    render.encode(source, target, format, gain, tags, bit_rate)
-            folder = out / (sanitize_filename(file.stem, replacement_text="_") or "song")
+                render.write(source, target, format, done.frames, gain, tags, bit_rate)
+            folder = self._folder(out, file)
             folder.mkdir(exist_ok=True)
             for target in finished.iterdir():
-                shutil.move(target, folder / target.name)
+                target.replace(folder / target.name)
+        return folder
+
+    def _folder(self, out: Path, file: Path) -> Path:
+        """A folder of the song's name; two songs of one name in one call get one each."""
+        name = sanitize_filename(file.stem, replacement_text="_") or "song"
+        numbered = (f"{name} ({number})" if number > 1 else name for number in itertools.count(1))
+        folder = next(out / each for each in numbered if out / each not in self._used)
+        self._used.add(folder)
         return folder
 
     def _run(
