@@ -188,24 +188,18 @@ def mend_torchaudio() -> None:
     call(*check, advice="torchaudio cannot be imported. Delete .venv and run this again.")
 
 
-def compile_translations() -> None:
-    locale = ROOT / "separations" / "locale"
-    for catalogue in locale.glob("*/LC_MESSAGES/django.po"):
+def compile_translations(*, again: bool = False) -> None:
+    """Compile the catalogues that are newer than what was compiled, or all of them `again`."""
+    for catalogue in (ROOT / "separations" / "locale").glob("*/LC_MESSAGES/django.po"):
         compiled = catalogue.with_suffix(".mo")
-        if compiled.exists() and compiled.stat().st_mtime >= catalogue.stat().st_mtime:
-            continue
-        call(
-            PYTHON,
-            "-m",
-            "babel.messages.frontend",
-            "compile",
-            "-i",
-            catalogue,
-            "-o",
-            compiled,
-            advice=f"{catalogue.relative_to(ROOT)} does not compile; see above.",
-            quiet=True,
-        )
+        fresh = compiled.exists() and compiled.stat().st_mtime >= catalogue.stat().st_mtime
+        if again or not fresh:
+            call(
+                PYTHON,
+                *("-m", "babel.messages.frontend", "compile", "-i", catalogue, "-o", compiled),
+                advice=f"{catalogue.relative_to(ROOT)} does not compile; see above.",
+                quiet=True,
+            )
 
 
 def fetch_models() -> None:
@@ -337,18 +331,7 @@ def lint() -> None:
     call(PYTHON, "-m", "ruff", "format", "--check", ".", advice=advice)
     call(PYTHON, "-m", "mypy", advice=advice)
     manage("makemigrations", "--check", "--dry-run", advice=advice)
-    for catalogue in (ROOT / "separations" / "locale").glob("*/LC_MESSAGES/django.po"):
-        call(
-            PYTHON,
-            "-m",
-            "babel.messages.frontend",
-            "compile",
-            "-i",
-            catalogue,
-            "-o",
-            catalogue.with_suffix(".mo"),
-            advice=advice,
-        )
+    compile_translations(again=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
