@@ -249,7 +249,9 @@ def convert_onnx(graph: Path, plan: dict[str, Any], into: Path) -> None:
         "freq_emb": lambda array: array[0, :, :, 0].T / 10,
     }
     tensors = {}
-    for key, (operation, *initializers) in tqdm(recipes.items(), desc="convert", unit="tensor"):
+    for key, (operation, *initializers) in tqdm(
+        recipes.items(), desc="convert", unit="tensor", disable=None
+    ):
         parts = [operations[operation](arrays[each]) for each in initializers]
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=0)
         tensors[key] = np.ascontiguousarray(whole.astype(np.float16))
@@ -264,7 +266,8 @@ def convert_onnx(graph: Path, plan: dict[str, Any], into: Path) -> None:
 
 @contextlib.contextmanager
 def _bar(label: str, total: int) -> "Iterator[tqdm[Any]]":
-    with tqdm(desc=label, total=total, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+    # disable=None: on a terminal only, a log has no use for it.
+    with tqdm(desc=label, total=total, unit="B", unit_scale=True, disable=None) as bar:
         yield bar
 
 

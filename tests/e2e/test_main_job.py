@@ -47,6 +47,7 @@ def test_a_song_is_dropped_watched_played_and_downloaded(
     assert seen == sorted(seen)
     assert len(seen) >= 4
     assert page.evaluate("window.sameDocument")
+    expect(page.locator("#announcement")).to_have_text("The stems are ready.")
     page.screenshot(path=keep / "stems.png", full_page=True)
 
     # Every stem plays, one at a time.

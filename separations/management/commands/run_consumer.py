@@ -22,8 +22,9 @@ class Command(BaseCommand):
     help = "Run the queue consumer, which separates what waits."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # At once: what an earlier consumer left, and what came while none ran.
+        # At once: what came while no consumer ran. A lease later: what the last one died over.
         tasks.sweep.call_local()
+        tasks.sweep.schedule(delay=settings.LEASE_SECONDS + 1)
         consumer = HandingBackConsumer(
             HUEY,
             # One worker is left for housekeeping while every slot is busy for minutes.

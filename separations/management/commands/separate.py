@@ -141,7 +141,7 @@ class Command(BaseCommand):
             frames=round(info.seconds * SAMPLE_RATE),
         )
         line = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
-        with tqdm(desc=file.name, total=1.0, bar_format=line) as bar:
+        with tqdm(desc=file.name, total=1.0, bar_format=line, disable=None) as bar:
             for message in engine.run(request, TICK_SECONDS):
                 if isinstance(message, Done):
                     bar.update(1.0 - bar.n)
