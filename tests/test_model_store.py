@@ -1,9 +1,16 @@
 """The model store: what is listed, what is refused, and how models come in."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -16,6 +23,7 @@ from separations.engine import fetch, store
 from separations.engine.separator import load
 from separations.faults import Fault
 from tests.models_in_small import FOUR, ONE_HOT, SIX, TRANSFORMER, write_model
+from tests.sounds import ROOT
 
 
 def test_models_are_listed_with_what_they_do(small_store: Path) -> None:
@@ -130,6 +138,107 @@ def test_when_all_sources_fail_it_is_said_what_was_tried(
     with pytest.raises(Fault) as caught:
         fetch.fetch("htdemucs_ft", tmp_path)
     assert "npm" not in caught.value.params["tried"]
+
+
+SHA = "0123456789abcdef" * 2 + "01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's protocol as its client needs to fetch from one repository."""
+
+    folder: Path
+    repository = "adefossez/Demucs-tiny_ft"
+    cut_off: ClassVar[set[str]] = set()  # files whose next download breaks half-way
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        if self.path.startswith(f"/api/models/{self.repository}"):
+            body = json.dumps({"id": self.repository, "sha": SHA, "siblings": []}).encode()
+            self._send(body, "application/json")
+            return
+        name = self.path.removeprefix(f"/{self.repository}/resolve/main/")
+        path = self.folder / name
+        if "/" in name or not path.is_file():
+            self.send_error(404)
+            return
+        self._send(path.read_bytes(), "application/octet-stream", name)
+
+    def _send(self, body: bytes, content_type: str, name: str = "") -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("X-Repo-Commit", SHA)
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if name in self.cut_off:
+            self.cut_off.discard(name)
+            self.wfile.write(body[start : len(body) // 2])
+            self.close_connection = True
+            return
+        self.wfile.write(body[start:])
+
+
+@pytest.fixture
+def hub(small_store: Path) -> Iterator[str]:
+    Hub.folder = small_store / "tiny_ft"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def fetch_from(hub: str, name: str, model_dir: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "manage.py", "fetch_models", name],
+        cwd=ROOT,
+        env=os.environ
+        | {"HF_ENDPOINT": hub, "MODEL_DIR": str(model_dir), "HF_HOME": str(model_dir / "hf")}
+        | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_hub_is_a_source(hub: str, tmp_path: Path, small_store: Path) -> None:
+    answer = fetch_from(hub, "tiny_ft", tmp_path)
+    assert "tiny_ft is ready" in answer.stdout, answer.stderr
+    fetched = store.read_model(tmp_path, "tiny_ft")
+    assert fetched.digest == store.read_model(small_store, "tiny_ft").digest
+    assert sorted(path.name for path in fetched.folder.iterdir()) == sorted(
+        path.name for path in (small_store / "tiny_ft").iterdir()
+    )
+
+
+def test_a_model_the_hub_does_not_have_is_said(hub: str, tmp_path: Path) -> None:
+    answer = fetch_from(hub, "mdx_extra", tmp_path)
+    assert answer.returncode == 1
+    assert "the hub: it has no adefossez/Demucs-mdx_extra" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_download_that_breaks_off_leaves_nothing_half(hub: str, tmp_path: Path) -> None:
+    Hub.cut_off.update({"00000004.safetensors"})
+    answer = fetch_from(hub, "tiny_ft", tmp_path)
+    if answer.returncode != 0:  # the client may also have gone on by itself
+        assert "the download broke off" in answer.stderr
+        assert store.list_models(tmp_path) == []
+        answer = fetch_from(hub, "tiny_ft", tmp_path)
+    assert "tiny_ft is ready" in answer.stdout, answer.stderr
 
 
 def test_hub_repositories_are_named_as_demucs_names_them() -> None:

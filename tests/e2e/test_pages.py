@@ -97,6 +97,27 @@ def test_the_song_can_be_cancelled_tried_again_and_deleted(
     expect(page.locator("#songs .card")).to_have_count(0)
 
 
+def test_a_song_deleted_in_another_tab_vanishes(
+    small_site: Site, page: Page, tmp_path: Path
+) -> None:
+    song = sounds.encode(tmp_path / "vanishing.mp3", sounds.music(80.0, seed=9), "libmp3lame")
+    page.goto(small_site.url)
+    page.set_input_files("#file", [song])
+    card = page.locator("#songs .card.running", has_text="vanishing")
+    expect(card).to_have_count(1, timeout=20_000)
+    other = page.context.new_page()
+    other.goto(small_site.url)
+    other.get_by_role("link", name="vanishing").click()
+    third = page.context.new_page()
+    third.goto(other.url)
+    other.get_by_role("button", name="Cancel").click()
+    other.get_by_text("Delete this song").click()
+    other.get_by_role("button", name="Delete for good").click()
+    expect(page.locator("#songs .card")).to_have_count(0, timeout=10_000)
+    # The song's own page may have seen it cancelled first, and then asks no more.
+    expect(third.locator("#status progress")).to_have_count(0, timeout=10_000)
+
+
 def test_the_same_song_again_with_another_model(
     small_site: Site, page: Page, songs: list[Path]
 ) -> None:
