@@ -88,6 +88,7 @@ RESULT_DIR = DATA_DIR / "results"
 STAGING_DIR = DATA_DIR / "staging"
 RENDITION_DIR = DATA_DIR / "renditions"
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # other people's songs, and their sessions
 for folder in (UPLOAD_DIR, RESULT_DIR, STAGING_DIR, RENDITION_DIR, FILE_UPLOAD_TEMP_DIR):
     folder.mkdir(parents=True, exist_ok=True)
 
