@@ -61,8 +61,8 @@ class SeparationForm(forms.Form):
     model = forms.ChoiceField()
     stems = forms.ChoiceField()
 
-    def __init__(self, data: Any = None, *, choices: list[ModelChoice] | None = None) -> None:
-        self.model_choices = model_choices() if choices is None else choices
+    def __init__(self, data: Any = None) -> None:
+        self.model_choices = model_choices()
         names = [choice.name for choice in self.model_choices]
         values = {"model": names[0] if names else "", "stems": ALL_STEMS}
         values |= {key: data[key] for key in values if data and data.get(key)}

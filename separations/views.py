@@ -145,11 +145,9 @@ def _job_page(request: HttpRequest, job: Job, error: str = "", status: int = 200
 
 def _song(job: Job) -> dict[str, Any]:
     chosen = {"model": job.model, "stems": job.stem_choice}
-    return {
-        "song": job_view(job),
-        "form": SeparationForm(chosen),
-        "formats": download_choices(),
-    }
+    context = {"song": job_view(job), "formats": download_choices()}
+    # Only an ended song can be separated again; the many polls before need not ask for models.
+    return context if job.is_active else {**context, "form": SeparationForm(chosen)}
 
 
 @never_cache
