@@ -11,7 +11,11 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from separations.engine.store import list_models
+from separations.engine.options import ALL_STEMS, settle
+from separations.engine.store import list_models, read_model
+from separations.faults import Fault
+from separations.jobs import site_options
+from separations.sentences import sentence
 
 IMPORT_SECONDS = 120
 
@@ -54,6 +58,19 @@ def _torch_has_cuda() -> bool:
     text = Path(spec.origin).with_name("version.py").read_text()
     found = re.search(r"^cuda\b.*=\s*(\S+)", text, re.MULTILINE)
     return found is not None and found[1] != "None"
+
+
+@register("models")
+def settings_fit_the_engine(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What the operator set must not make every upload fail."""
+    try:
+        model = read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL)
+        settle(site_options(settings.DEFAULT_MODEL, ALL_STEMS), model)
+    except Fault as fault:
+        if fault.code == "bad_option":
+            hint = "Change the setting of that name."
+            return [Error(sentence(fault), hint=hint, id="stemsite.E003")]
+    return []
 
 
 @register("models")

@@ -135,7 +135,7 @@ NOTES: dict[str, Promise] = {
 def fault_sentence(code: str, params: dict[str, Any]) -> str:
     """The sentence for a fault's code in the active language."""
     _status, sentence = FAULTS.get(code, FAULTS["engine_error"])
-    return str(sentence) % _with_defaults(params)
+    return str(sentence) % _Values(params)
 
 
 def sentence(fault: Fault) -> str:
@@ -152,7 +152,9 @@ def note_sentences(notes: list[dict[str, Any]]) -> list[str]:
     return [str(NOTES[note["code"]]) % note["params"] for note in notes if note["code"] in NOTES]
 
 
-class _with_defaults(dict[str, Any]):
+class _Values(dict[str, Any]):
+    """A row of an older version may lack a value; its sentence is shown all the same."""
+
     def __missing__(self, _key: str) -> str:
         return gettext("unknown")
 

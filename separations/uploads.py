@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePath
 
 from django.conf import settings
-from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
+from django.core.files.uploadedfile import TemporaryUploadedFile
 
 from separations.audio.isolated import probe_isolated
 from separations.faults import Fault
@@ -16,8 +16,8 @@ from separations.models import Upload
 logger = logging.getLogger(__name__)
 
 
-def accept(file: "UploadedFile[bytes]") -> Upload:
-    """Keep an uploaded song.
+def accept(file: TemporaryUploadedFile) -> Upload:
+    """Keep an uploaded song: its temporary file becomes ours.
 
     Raises:
         Fault: whatever is wrong with the file; nothing is kept then.
@@ -26,7 +26,7 @@ def accept(file: "UploadedFile[bytes]") -> Upload:
     _check_extension(name)
     if not file.size:
         raise Fault("empty")
-    return _keep(name, lambda target: _move(file, target))
+    return _keep(name, Path(file.temporary_file_path()).replace)
 
 
 def accept_path(source: Path, name: str) -> Upload:
@@ -58,15 +58,6 @@ def _check_extension(name: str) -> None:
     if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
         allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
         raise Fault("wrong_extension", allowed=allowed)
-
-
-def _move(file: "UploadedFile[bytes]", target: Path) -> None:
-    if isinstance(file, TemporaryUploadedFile):
-        Path(file.temporary_file_path()).replace(target)
-        return
-    with target.open("wb") as kept:
-        for chunk in file.chunks():
-            kept.write(chunk)
 
 
 def _record(upload_id: uuid.UUID, name: str, path: Path) -> Upload:

@@ -3,10 +3,11 @@
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -75,7 +76,8 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     """Make a job of every file; say beside the field what is wrong with the others."""
     form = SeparationForm(request.POST)
     made: list[Job] = []
-    files = request.FILES.getlist("file")
+    # FILE_UPLOAD_HANDLERS knows no other kind.
+    files = cast(list[TemporaryUploadedFile], request.FILES.getlist("file"))
     refused = [(name, _too_large()) for name in oversized(request)]
     if not files and not refused:
         refused.append(("", Fault("no_file")))

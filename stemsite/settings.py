@@ -14,8 +14,6 @@ from huey import PostgresHuey, RedisHuey, SqliteHuey
 from huey.api import Huey
 from platformdirs import user_cache_path
 
-from separations.engine.options import MOST_JOBS
-
 django_stubs_ext.monkeypatch()  # Django classes take type arguments at run time too
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -25,14 +23,14 @@ def envstr(name: str, default: str) -> str:
     return os.environ.get(name, "").strip() or default
 
 
-def envint(name: str, default: int, lowest: int = 0, highest: int = 1_000_000) -> int:
+def envint(name: str, default: int, lowest: int = 0) -> int:
     text = envstr(name, str(default))
     try:
         value = int(text)
     except ValueError:
         raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
-    if not lowest <= value <= highest:
-        raise ImproperlyConfigured(f"{name} must be {lowest} to {highest}, not {value}.")
+    if value < lowest:
+        raise ImproperlyConfigured(f"{name} must be at least {lowest}, not {value}.")
     return value
 
 
@@ -205,8 +203,8 @@ DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
 DEVICE = envstr("DEVICE", "cpu")
 if DEVICE not in ("cpu", "cuda"):
     raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
-THREADS = envint("THREADS", 0, highest=1024)  # 0: the CPUs this process may use
-JOBS = envint("JOBS", 0, highest=MOST_JOBS)  # chunks side by side
+THREADS = envint("THREADS", 0)  # 0: the CPUs this process may use
+JOBS = envint("JOBS", 0)  # chunks side by side
 SLOTS = envint("SLOTS", 1, lowest=1)  # songs side by side
 MAX_ATTEMPTS = envint("MAX_ATTEMPTS", 3, lowest=1)
 LEASE_SECONDS = envint("LEASE_SECONDS", 20, lowest=5)

@@ -1,5 +1,6 @@
 """What cannot be separated is refused with a name for what is wrong."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def test_a_broken_stretch_in_the_middle_is_bridged(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_dies_is_only_an_unreadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song = wav(tmp_path / "song.wav", sounds.music(1.0))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert refusal(song) == "unreadable"
+
+
+def test_a_decoder_that_hangs_is_only_an_unreadable_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from separations.audio import isolated

@@ -133,6 +133,17 @@ def test_a_missing_default_model_is_warned_of(settings: Settings, tmp_path: Path
     assert "fetch_models tiny" in str(warning.hint)
 
 
+@pytest.mark.parametrize(("name", "value"), [("JOBS", 16), ("THREADS", 5000), ("DEVICE", "tpu")])
+def test_a_setting_that_would_fail_every_upload_is_an_error(
+    settings: Settings, name: str, value: object
+) -> None:
+    assert checks.settings_fit_the_engine(None) == []
+    setattr(settings, name, value)
+    (error,) = checks.settings_fit_the_engine(None)
+    assert error.id == "stemsite.E003"
+    assert name.lower() in str(error.msg)
+
+
 def test_a_torchaudio_that_does_not_fit_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -146,8 +146,7 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
 def test_a_bad_setting_is_named() -> None:
     for name, value, words in (
         ("MAX_UPLOAD_MB", "lots", "MAX_UPLOAD_MB must be a whole number"),
-        ("SLOTS", "0", "SLOTS must be 1 to"),
-        ("JOBS", "16", "JOBS must be 0 to 8"),
+        ("SLOTS", "0", "SLOTS must be at least 1"),
         ("DEBUG", "maybe", "DEBUG must be yes or no"),
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),
@@ -165,7 +164,8 @@ def test_a_bad_setting_is_named() -> None:
 
 def test_the_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import stemsite.settings as s; print(s.SECRET_KEY)"]
-    environment = {**_environment(), "DATA_DIR": str(tmp_path)}
+    data_dir = tmp_path / "data"
+    environment = {**_environment(), "DATA_DIR": str(data_dir)}
     keys = {
         subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -174,7 +174,8 @@ def test_the_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     }
     assert len(keys) == 1
     assert len(keys.pop()) > 60
-    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
+    assert (data_dir / "secret_key").stat().st_mode & 0o077 == 0
+    assert data_dir.stat().st_mode & 0o077 == 0
 
 
 def _environment() -> dict[str, str]:

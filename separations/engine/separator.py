@@ -99,10 +99,6 @@ class Separation:
         self._needed = self._needed_sources()
         self._chunks = self._plan()
 
-    @property
-    def total_chunks(self) -> int:
-        return len(self._chunks)
-
     def blocks(self, on_chunk: Callable[[int, int], None] | None = None) -> Iterator[Block]:
         """Yield finished blocks in order, without gap or overlap, until the song is through.
 
