@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TORCH = "2.13.0"
+HONCHO_SECONDS = 5  # more than it takes to start, on a busy machine
 OLDEST_PYTHON = (3, 11)
 RUN_LOCK, DEV_LOCK = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -299,9 +301,14 @@ def start(procfile: str) -> NoReturn:
     path = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
     os.environ.update(HOST=host, PORT=port, PATH=path, PYTHONUNBUFFERED="1")
     say(f"Starting the site: http://{host}:{port} (Ctrl-C stops it)")
-    site = subprocess.Popen([PYTHON, "-m", "honcho", "-f", procfile, "-d", ROOT, "start"], cwd=ROOT)
+    command = [str(PYTHON), "-m", "honcho", "-f", procfile, "-d", str(ROOT), "start"]
+    # In a session of its own: only what is decided below reaches it, not the terminal's Ctrl-C.
+    site = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    started = time.monotonic()
 
     def stop(_signal: int, _frame: object) -> None:
+        # Stopped before it has heard from both of its processes, honcho fails and leaves them.
+        time.sleep(max(0.0, HONCHO_SECONDS - (time.monotonic() - started)))
         site.terminate()
 
     # honcho does not know of a closed terminal (SIGHUP), and would leave both running.
