@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 
 from separations import jobs, sentences, tasks
 from separations.faults import Fault
-from separations.models import Job, Stem, Upload
+from separations.models import Job, JobQuerySet, Stem, Upload
 from separations.pages import clock
 
 
@@ -87,6 +87,7 @@ class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
         "stem_choice",
         "took",
         "attempt",
+        "priority",
         "created_at",
     )
     list_filter = ("state", "model", "cached", "error_code", "created_at")
@@ -100,7 +101,7 @@ class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
     list_select_related = ("upload",)
     date_hierarchy = "created_at"
     inlines = (StemInline,)
-    actions = ("cancel_jobs", "retry_jobs", "delete_jobs")
+    actions = ("cancel_jobs", "retry_jobs", "run_first", "run_last", "run_in_turn", "delete_jobs")
 
     @admin.display(description=_("song"), ordering="upload__title")
     def song(self, job: Job) -> str:
@@ -153,6 +154,23 @@ class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
                 self.message_user(request, f"{job}: {sentences.sentence(fault)}", messages.ERROR)
         tasks.wake()
         text = ngettext("%(count)d job was queued.", "%(count)d jobs were queued.", count)
+        self.message_user(request, text % {"count": count})
+
+    @admin.action(description=_("Run before all others"), permissions=("handle",))
+    def run_first(self, request: HttpRequest, chosen: JobQuerySet) -> None:
+        self._prioritise(request, chosen, jobs.FIRST)
+
+    @admin.action(description=_("Run after all others"), permissions=("handle",))
+    def run_last(self, request: HttpRequest, chosen: JobQuerySet) -> None:
+        self._prioritise(request, chosen, jobs.LAST)
+
+    @admin.action(description=_("Run when it is their turn"), permissions=("handle",))
+    def run_in_turn(self, request: HttpRequest, chosen: JobQuerySet) -> None:
+        self._prioritise(request, chosen, jobs.IN_TURN)
+
+    def _prioritise(self, request: HttpRequest, chosen: JobQuerySet, priority: int) -> None:
+        count = jobs.prioritise(chosen, priority)
+        text = ngettext("%(count)d job was moved.", "%(count)d jobs were moved.", count)
         self.message_user(request, text % {"count": count})
 
     @admin.action(description=_("Delete with all files"), permissions=("delete",))

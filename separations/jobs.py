@@ -1,33 +1,37 @@
-"""The life of a job. Every change of state is one compare-and-set UPDATE whose count is looked at.
+"""The life of a job, as its owner and the staff see it. What runners do to it is in `leases`.
 
     queued → running → done | failed | cancelled      failed | cancelled → queued (retry)
            ↖ lost, handed back
 
-Only the holder of a job's lease may report on it; whoever finds that its update touched no row has
-lost the job and stops.
+Every change of state is one compare-and-set UPDATE whose count is looked at. A queued job whose
+result another job is making just now is attached to that one: it is not run, it ends with it.
 """
 
 import hashlib
 import json
-import logging
-import uuid
 from dataclasses import asdict, replace
-from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Max, Min
 from django.utils import timezone
 
 from separations import results
-from separations.engine.messages import OUTPUT_VERSION, Done, Progress
+from separations.engine.messages import OUTPUT_VERSION
 from separations.engine.options import Options, settle
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault
-from separations.models import Job, Owner, Stem, Upload
+from separations.models import QUEUE_ORDER, Job, JobQuerySet, Owner, Stem, Upload
 
-logger = logging.getLogger(__name__)
 State = Job.State
+FIRST, IN_TURN, LAST = 1, 0, -1  # the priorities; staff can change them
+QUEUED_AFRESH: dict[str, object] = {
+    "state": State.QUEUED,
+    "stage": Job.Stage.WAIT,
+    "progress": 0.0,
+    "remaining": None,
+    "lease": None,
+}
 
 
 def site_options(model: str, stems: str) -> Options:
@@ -49,29 +53,21 @@ def submit(upload: Upload, options: Options, owner: Owner) -> Job:
     """
     model = read_model(settings.MODEL_DIR, options.model)
     options, notes = settle(options, model)
-    now = timezone.now()
-    job = Job(
-        upload=upload,
-        user_id=owner.user_id,
-        visitor=owner.visitor,
-        model=options.model,
-        stem_choice=options.stems,
-        options=options.as_dict(),
-        notes=[asdict(note) for note in notes],
-        result_key=result_key(upload, options, model),
-        queued_at=now,
-    )
     with transaction.atomic():
-        earlier = Job.objects.with_result(job.result_key).first()
-        if earlier is None or not results.is_whole(earlier):
-            job.save(force_insert=True)
-            return job
-        job.state, job.stage, job.progress, job.cached = State.DONE, Job.Stage.ENCODE, 1.0, True
-        job.frames = earlier.frames
-        job.started_at = job.finished_at = now
-        job.save(force_insert=True)
-        for stem in earlier.stems.all():
-            Stem.objects.create(job=job, name=stem.name, position=stem.position, peak=stem.peak)
+        job = Job.objects.create(
+            upload=upload,
+            user_id=owner.user_id,
+            visitor=owner.visitor,
+            model=options.model,
+            stem_choice=options.stems,
+            options=options.as_dict(),
+            notes=[asdict(note) for note in notes],
+            result_key=result_key(upload, options, model),
+            queued_at=timezone.now(),
+            turn=next_turn(owner),
+        )
+        if serve_from_store(job):
+            job.refresh_from_db()
     return job
 
 
@@ -86,134 +82,96 @@ def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-# For the runner
+def next_turn(owner: Owner) -> int:
+    """The round of the queue in which the next song of `owner` is due.
+
+    Each owner has one song in every round, so nobody waits for the whole list of somebody else; a
+    newcomer joins the round that is served now. (Start-time fair queueing, Goyal et al. 1996, with
+    songs as packets of one length.)
+    """
+    served = Job.objects.running().aggregate(turn=Max("turn"))["turn"]
+    next_up = Job.objects.filter(state=State.QUEUED).aggregate(turn=Min("turn"))["turn"]
+    now = min((turn for turn in (served, next_up) if turn is not None), default=0)
+    own = Job.objects.of(owner).active().aggregate(turn=Max("turn"))["turn"]
+    return now if own is None else max(now, int(own) + 1)
 
 
-def claim() -> Job | None:
-    """Take the next waiting job under a new lease, or None when nothing waits."""
-    while (waiting := Job.objects.waiting().first()) is not None:
-        now = timezone.now()
-        taken = Job.objects.filter(pk=waiting.pk, state=State.QUEUED).update(
-            state=State.RUNNING,
-            stage=Job.Stage.START,
-            progress=0.0,
-            remaining=None,
-            lease=uuid.uuid4(),
-            heartbeat_at=now,
-            started_at=now,
-            attempt=F("attempt") + 1,
-        )
-        if taken:
-            return Job.objects.select_related("upload").get(pk=waiting.pk)
-    return None
+def serve_from_store(job: Job) -> bool:
+    """End a queued job with the result of an earlier one, when there is one with the same key.
+
+    Called in a transaction.
+    """
+    # Locked, so that nobody deletes the result between the look and the commit.
+    earlier = Job.objects.with_result(job.result_key).select_for_update().order_by("pk").first()
+    if earlier is None or not results.is_whole(earlier):
+        return False
+    return hand_out(earlier, Job.objects.filter(pk=job.pk)) == 1
 
 
-def heartbeat(job: Job, progress: Progress | None) -> bool:
-    """Say that the job is alive and how far it is. False when the lease is gone: stop then."""
-    values: dict[str, object] = {"heartbeat_at": timezone.now()}
-    if progress is not None:
-        values |= {
-            "stage": progress.stage,
-            "progress": min(1.0, max(0.0, progress.fraction)),
-            "remaining": progress.remaining,
-        }
-    return _held(job).update(**values) == 1
-
-
-def finish(job: Job, done: Done) -> bool:
-    """Record the published stems. False when the lease is gone."""
-    with transaction.atomic():
-        finished = _held(job).update(
+def hand_out(finished: Job, waiting: JobQuerySet) -> int:
+    """Give the stems of a finished job to queued ones with the same key; returns to how many."""
+    stems = list(finished.stems.all())
+    given = 0
+    now = timezone.now()
+    for job in waiting:
+        taken = Job.objects.filter(pk=job.pk, state=State.QUEUED).update(
             state=State.DONE,
             stage=Job.Stage.ENCODE,
             progress=1.0,
-            remaining=None,
-            lease=None,
-            frames=done.frames,
-            finished_at=timezone.now(),
+            cached=True,
+            frames=finished.frames,
+            started_at=now,
+            finished_at=now,
+            used_at=now,
         )
-        if finished:
+        if taken:
+            given += 1
             Stem.objects.bulk_create(
-                Stem(job=job, name=stem.name, position=position, peak=stem.peak)
-                for position, stem in enumerate(done.stems)
+                Stem(job=job, name=stem.name, position=stem.position, peak=stem.peak)
+                for stem in stems
             )
-    return finished == 1
-
-
-def fail(job: Job, fault: Fault) -> bool:
-    """End the job with the reason. False when the lease is gone."""
-    return (
-        _held(job).update(
-            state=State.FAILED,
-            remaining=None,
-            lease=None,
-            error_code=fault.code,
-            error_params=fault.params,
-            finished_at=timezone.now(),
-        )
-        == 1
-    )
-
-
-def hand_back(job: Job, *, counts: bool) -> bool:
-    """Put a job that is being run back into the queue; `counts` says whether it was an attempt."""
-    return _held(job).update(**_queued_again(), attempt=F("attempt") - (0 if counts else 1)) == 1
-
-
-def try_again_or_fail(job: Job, fault: Fault) -> None:
-    """After a death that another attempt may not meet: queue it again while attempts are left."""
-    if job.attempt < settings.MAX_ATTEMPTS:
-        hand_back(job, counts=True)
-    else:
-        fail(job, fault)
-
-
-def _held(job: Job) -> QuerySet[Job]:
-    return Job.objects.filter(pk=job.pk, state=State.RUNNING, lease=job.lease)
-
-
-def _queued_again() -> dict[str, object]:
-    return {
-        "state": State.QUEUED,
-        "stage": Job.Stage.WAIT,
-        "progress": 0.0,
-        "remaining": None,
-        "lease": None,
-    }
-
-
-# For everyone else
-
-
-def recover(now: datetime | None = None) -> int:
-    """Queue again what dead runners left behind; fail what was tried often enough. Counts both."""
-    now = now or timezone.now()
-    recovered = 0
-    for job in Job.objects.stalled(now):
-        logger.warning("Job %s stalled in attempt %s (%s)", job.pk, job.attempt, job.stage)
-        stalled = Job.objects.stalled(now).filter(pk=job.pk, lease=job.lease)
-        if job.attempt < settings.MAX_ATTEMPTS:
-            recovered += stalled.update(**_queued_again())
-        else:
-            recovered += stalled.update(
-                state=State.FAILED,
-                remaining=None,
-                lease=None,
-                error_code="lost",
-                error_params={"attempts": job.attempt},
-                finished_at=now,
-            )
-    return recovered
+    return given
 
 
 def cancel(job: Job) -> bool:
-    """Stop a waiting or running job. Its runner notices within a second."""
-    return (
-        Job.objects.filter(pk=job.pk, state__in=(State.QUEUED, State.RUNNING)).update(
-            state=State.CANCELLED, remaining=None, lease=None, finished_at=timezone.now()
+    """Stop a waiting or running job. Its runner notices within a second.
+
+    When other jobs are attached to it, the run goes on for the first of them.
+    """
+    with transaction.atomic():
+        run = Job.objects.running().select_for_update().filter(pk=job.pk).first()
+        cancelled = (
+            Job.objects.active()
+            .filter(pk=job.pk)
+            .update(
+                state=State.CANCELLED,
+                remaining=None,
+                lease=None,
+                memory_reserved=None,
+                finished_at=timezone.now(),
+            )
         )
-        == 1
-    )
+        if cancelled and run is not None:
+            _pass_on(run)
+    return cancelled == 1
+
+
+def _pass_on(run: Job) -> None:
+    """Let the first job attached to a cancelled one take over its run, lease and all."""
+    heir = Job.objects.attached_to(run).order_by(*QUEUE_ORDER).first()
+    if heir is not None:
+        Job.objects.filter(pk=heir.pk, state=State.QUEUED).update(
+            state=State.RUNNING,
+            stage=run.stage,
+            progress=run.progress,
+            remaining=run.remaining,
+            lease=run.lease,
+            heartbeat_at=run.heartbeat_at,
+            started_at=run.started_at,
+            attempt=F("attempt") + 1,
+            host=run.host,
+            memory_reserved=run.memory_reserved,
+        )
 
 
 def retry(job: Job) -> bool:
@@ -222,19 +180,21 @@ def retry(job: Job) -> bool:
     Raises:
         Fault: upload_gone when the song is not kept any more.
     """
-    if not job.upload.path.exists():
-        raise Fault("upload_gone")
-    return (
-        Job.objects.filter(pk=job.pk, state__in=(State.FAILED, State.CANCELLED)).update(
-            **_queued_again(),
+    with transaction.atomic():
+        _hold_song(job)
+        queued = Job.objects.filter(pk=job.pk, state__in=(State.FAILED, State.CANCELLED)).update(
+            **QUEUED_AFRESH,
             attempt=0,
             error_code="",
             error_params={},
+            memory_reserved=None,
             queued_at=timezone.now(),
+            turn=next_turn(job.owner),
             finished_at=None,
         )
-        == 1
-    )
+        if queued:
+            serve_from_store(job)
+    return queued == 1
 
 
 def again(job: Job, options: Options, owner: Owner) -> Job:
@@ -243,26 +203,35 @@ def again(job: Job, options: Options, owner: Owner) -> Job:
     Raises:
         Fault: upload_gone, or what `submit` raises.
     """
-    if not job.upload.path.exists():
-        raise Fault("upload_gone")
     unchanged = {"segment", "shifts", "overlap", "split", "rest"}
     kept = {name: value for name, value in job.options.items() if name in unchanged}
-    return submit(job.upload, replace(options, **kept), owner)
+    with transaction.atomic():
+        _hold_song(job)
+        return submit(job.upload, replace(options, **kept), owner)
+
+
+def _hold_song(job: Job) -> None:
+    """Keep the clean-up from the job's song until the end of the transaction, if it is kept."""
+    Upload.objects.select_for_update().filter(pk=job.upload_id).first()
+    if not job.upload.is_kept:
+        raise Fault("upload_gone")
+
+
+def prioritise(jobs: JobQuerySet, priority: int) -> int:
+    """Move waiting jobs before (FIRST) or behind (LAST) everybody else's, or back (IN_TURN)."""
+    return jobs.filter(state=State.QUEUED).update(priority=priority)
 
 
 def remove(job: Job) -> None:
     """Delete a job in any state, and its files unless another job uses them too."""
     cancel(job)
-    upload, key = job.upload, job.result_key
-    song = upload.path
-    result, renditions = job.result_folder, job.rendition_folder
+    upload = job.upload
     with transaction.atomic():
-        job.delete()
+        Job.objects.filter(pk=job.pk).delete()
         upload_is_used = upload.jobs.exists()
         if not upload_is_used:
-            upload.delete()
-    results.discard_renditions(renditions)
+            Upload.objects.filter(pk=upload.pk).delete()
+    results.discard_renditions(job.rendition_folder)
     if not upload_is_used:
-        song.unlink(missing_ok=True)
-    if not Job.objects.needing_result(key).exists():
-        results.discard(result)
+        upload.path.unlink(missing_ok=True)
+    results.release(job.result_key)

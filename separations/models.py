@@ -2,13 +2,14 @@
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from django_stubs_ext.db.models import TypedModelMeta
 
@@ -36,6 +37,7 @@ class Upload(models.Model):
     codec = models.CharField(_("codec"), max_length=40)
     sample_rate = models.PositiveIntegerField(_("sample rate"))
     channels = models.PositiveSmallIntegerField(_("channels"))
+    file_sha256 = models.CharField(_("file's SHA-256"), max_length=64, blank=True, db_index=True)
     samples_sha256 = models.CharField(_("samples' SHA-256"), max_length=64, db_index=True)
     created_at = models.DateTimeField(_("received"), auto_now_add=True)
 
@@ -51,34 +53,76 @@ class Upload(models.Model):
     def path(self) -> Path:
         return settings.UPLOAD_DIR / self.id.hex
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the song itself is still there to be separated (again)."""
+        return self.path.is_file()
+
+
+def folder_of(result_key: str) -> Path:
+    """Where the result with this key lies."""
+    return settings.RESULT_DIR / result_key[:2] / result_key
+
+
+QUEUE_ORDER = ("-priority", "turn", "queued_at", "pk")
+SERVED = Q(state="done", expired_at=None)
+
 
 class JobQuerySet(models.QuerySet["Job"]):
     def visible_to(self, owner: Owner) -> "JobQuerySet":
         mine = Q(user=None, visitor=owner.visitor) if owner.visitor else Q(pk=None)
         return self.filter(mine | Q(user=owner.user_id)) if owner.user_id else self.filter(mine)
 
+    def of(self, owner: Owner) -> "JobQuerySet":
+        """What was submitted by `owner` as they are now (signed in or not)."""
+        if owner.user_id:
+            return self.filter(user=owner.user_id)
+        return self.filter(user=None, visitor=owner.visitor)
+
+    def active(self) -> "JobQuerySet":
+        return self.filter(state__in=(Job.State.QUEUED, Job.State.RUNNING))
+
+    def running(self) -> "JobQuerySet":
+        return self.filter(state=Job.State.RUNNING)
+
+    def held(self, lease: uuid.UUID | None) -> "JobQuerySet":
+        """The one job that runs under this lease, if it still does."""
+        return self.running().filter(lease=lease, lease__isnull=False)
+
     def waiting(self) -> "JobQuerySet":
-        """Queued jobs in the order they will be taken."""
-        return self.filter(state=Job.State.QUEUED).order_by("-priority", "queued_at", "pk")
+        """Queued jobs in the order they will be taken, without those attached to a running one."""
+        same = Job.objects.running().filter(result_key=OuterRef("result_key"))
+        return self.filter(~Exists(same), state=Job.State.QUEUED).order_by(*QUEUE_ORDER)
+
+    def attached_to(self, job: "Job") -> "JobQuerySet":
+        """Queued jobs that wait for the very result which `job` is to give."""
+        return self.filter(state=Job.State.QUEUED, result_key=job.result_key).exclude(pk=job.pk)
 
     def ahead_of(self, job: "Job") -> "JobQuerySet":
-        """Jobs that run now or will be taken before `job`."""
-        sooner = Q(priority__gt=job.priority) | Q(
-            priority=job.priority, queued_at__lt=job.queued_at
-        )
-        return self.filter(Q(state=Job.State.RUNNING) | Q(state=Job.State.QUEUED) & sooner)
+        """Jobs that run now or will be taken before `job`, but for those whose result it shares."""
+        in_turn = Q(turn__lt=job.turn) | Q(turn=job.turn, queued_at__lt=job.queued_at)
+        sooner = Q(priority__gt=job.priority) | Q(priority=job.priority) & in_turn
+        others = self.exclude(result_key=job.result_key)
+        return others.filter(Q(state=Job.State.RUNNING) | Q(state=Job.State.QUEUED) & sooner)
 
-    def stalled(self, now: datetime) -> "JobQuerySet":
-        """Running jobs whose runner has not been heard of for the length of a lease."""
-        silent_since = now - timedelta(seconds=settings.LEASE_SECONDS)
-        return self.filter(state=Job.State.RUNNING, heartbeat_at__lt=silent_since)
+    def stalled(self) -> "JobQuerySet":
+        """Running jobs whose runner has not been heard of for the length of a lease.
+
+        By the database's clock alone, which is the same for runners on different machines.
+        """
+        silent_since = Now() - timedelta(seconds=settings.LEASE_SECONDS)
+        return self.running().filter(heartbeat_at__lt=silent_since)
 
     def needing_result(self, key: str) -> "JobQuerySet":
         """Jobs whose stems are, or are about to be, the result with this key."""
-        return self.filter(state__in=(Job.State.RUNNING, Job.State.DONE), result_key=key)
+        return self.filter(Q(state=Job.State.RUNNING) | SERVED, result_key=key)
 
     def with_result(self, key: str) -> "JobQuerySet":
-        return self.filter(state=Job.State.DONE, result_key=key)
+        return self.filter(SERVED, result_key=key)
+
+    def served(self) -> "JobQuerySet":
+        """Finished jobs whose stems are kept."""
+        return self.filter(SERVED)
 
 
 class Job(models.Model):
@@ -93,6 +137,7 @@ class Job(models.Model):
 
     class Stage(models.TextChoices):
         WAIT = "wait", _("waiting")
+        MEMORY = "memory", _("waiting for memory")
         START = "start", _("getting the model ready")
         DECODE = "decode", _("reading the song")
         SEPARATE = "separate", _("separating")
@@ -123,9 +168,15 @@ class Job(models.Model):
     progress = models.FloatField(_("progress"), default=0.0)
     remaining = models.FloatField(_("remaining seconds"), null=True, blank=True)
     priority = models.SmallIntegerField(_("priority"), default=0)
+    turn = models.PositiveIntegerField(
+        _("turn"), default=0, help_text=_("the round of the queue in which its owner is served")
+    )
     attempt = models.PositiveSmallIntegerField(_("attempt"), default=0)
     lease = models.UUIDField(_("lease"), null=True, blank=True)
     heartbeat_at = models.DateTimeField(_("last heard of"), null=True, blank=True)
+    host = models.CharField(_("machine"), max_length=255, blank=True)
+    memory_reserved = models.PositiveBigIntegerField(_("memory set aside"), null=True, blank=True)
+    memory_used = models.PositiveBigIntegerField(_("memory used"), null=True, blank=True)
     error_code = models.CharField(_("error"), max_length=40, blank=True)
     error_params = models.JSONField(_("error details"), default=dict, blank=True)
 
@@ -136,6 +187,8 @@ class Job(models.Model):
     queued_at = models.DateTimeField(_("queued"))
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    expired_at = models.DateTimeField(_("stems deleted"), null=True, blank=True)
 
     objects = JobQuerySet.as_manager()
 
@@ -144,7 +197,12 @@ class Job(models.Model):
         verbose_name_plural = _("jobs")
         ordering = ("-created_at",)
         indexes = (
-            models.Index(fields=("state", "-priority", "queued_at"), name="job_queue"),
+            models.Index(fields=("state", "-priority", "turn", "queued_at"), name="job_queue"),
+            models.Index(
+                fields=("model", "-finished_at"),
+                name="job_measured",
+                condition=Q(memory_used__isnull=False),
+            ),
             models.Index(fields=("-created_at",), name="job_newest"),
         )
         constraints = (
@@ -174,6 +232,13 @@ class Job(models.Model):
             models.CheckConstraint(
                 name="job_has_an_owner", condition=Q(user__isnull=False) | ~Q(visitor="")
             ),
+            models.CheckConstraint(
+                name="job_expires_when_done",
+                condition=Q(expired_at=None) | Q(state="done"),
+            ),
+            models.UniqueConstraint(
+                name="job_result_is_made_once", fields=("result_key",), condition=Q(state="running")
+            ),
             models.UniqueConstraint(
                 name="job_lease_is_unique", fields=("lease",), condition=Q(lease__isnull=False)
             ),
@@ -185,6 +250,15 @@ class Job(models.Model):
     @property
     def is_active(self) -> bool:
         return self.state in (Job.State.QUEUED, Job.State.RUNNING)
+
+    @property
+    def is_expired(self) -> bool:
+        """Done, but its stems were deleted since."""
+        return self.expired_at is not None
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(visitor=self.visitor, user_id=self.user_id)
 
     @property
     def percent(self) -> int:
@@ -199,7 +273,7 @@ class Job(models.Model):
 
     @property
     def result_folder(self) -> Path:
-        return settings.RESULT_DIR / self.result_key[:2] / self.result_key
+        return folder_of(self.result_key)
 
     @property
     def rendition_folder(self) -> Path:

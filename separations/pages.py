@@ -25,6 +25,7 @@ class JobView:
     """A job with the sentences that describe it now, in the reader's language."""
 
     job: Job
+    working: bool
     title: str
     artist: str
     length: str
@@ -37,6 +38,7 @@ class JobView:
     stems: list[StemView]
     stem_line: str
     can_retry: bool
+    can_repeat: bool
 
     @property
     def active(self) -> bool:
@@ -53,23 +55,40 @@ SILENCE = 1e-4  # −80 dB: a stem that peaks lower has nothing to hear
 
 
 def job_view(job: Job) -> JobView:
-    done = job.state == Job.State.DONE
-    stems = [_stem(job, stem.name, stem.peak) for stem in job.stems.all()] if done else []
+    has_stems = job.state == Job.State.DONE and not job.is_expired
+    stems = list(job.stems.all()) if has_stems else []
+    run = _run_of(job)
+    is_kept = not job.is_active and job.upload.is_kept
     return JobView(
         job=job,
+        working=run.state == Job.State.RUNNING,
         title=job.upload.title,
         artist=job.upload.artist,
         length=clock(job.upload.seconds),
-        percent=job.percent,
-        headline=_headline(job),
-        waiting=_waiting(job),
-        remaining=_remaining(job),
-        error=sentences.fault_sentence(job.error_code, job.error_params) if job.error_code else "",
+        percent=run.percent,
+        headline=_headline(run),
+        waiting=_waiting(run),
+        remaining=_remaining(run),
+        error=_error(job),
         notes=_notes(job),
-        stems=stems,
-        stem_line=stem_list(stem.name for stem in job.stems.all()) if done else "",
-        can_retry=job.state in (Job.State.FAILED, Job.State.CANCELLED),
+        stems=[_stem(job, stem.name, stem.peak) for stem in stems],
+        stem_line=stem_list(stem.name for stem in stems),
+        can_retry=is_kept and job.state in (Job.State.FAILED, Job.State.CANCELLED),
+        can_repeat=is_kept,
     )
+
+
+def _run_of(job: Job) -> Job:
+    """The job whose progress is that of `job`: it may wait for what another one is making."""
+    if job.state != Job.State.QUEUED:
+        return job
+    return Job.objects.running().filter(result_key=job.result_key).first() or job
+
+
+def _error(job: Job) -> str:
+    if job.is_expired:
+        return sentences.fault_sentence("result_gone", {})
+    return sentences.fault_sentence(job.error_code, job.error_params) if job.error_code else ""
 
 
 def clock(seconds: float) -> str:
@@ -81,13 +100,18 @@ def clock(seconds: float) -> str:
 def _headline(job: Job) -> str:
     if job.state == Job.State.RUNNING:
         return str(Job.Stage(job.stage).label)
+    if job.is_expired:
+        return gettext("no longer kept")
     return str(Job.State(job.state).label)
 
 
 def _waiting(job: Job) -> str:
     if job.state != Job.State.QUEUED:
         return ""
-    ahead = Job.objects.ahead_of(job).count()
+    before = Job.objects.ahead_of(job)
+    if job.stage == Job.Stage.MEMORY and not before.filter(state=Job.State.QUEUED).exists():
+        return gettext("Your song is next. It starts as soon as there is enough memory for it.")
+    ahead = before.values("result_key").distinct().count()  # the same result is made once
     if ahead == 0:
         return gettext("Your song is next.")
     text = ngettext("%(count)d song before yours.", "%(count)d songs before yours.", ahead)
@@ -105,7 +129,7 @@ def _remaining(job: Job) -> str:
 
 def _notes(job: Job) -> list[str]:
     notes = sentences.note_sentences(job.notes)
-    if job.state == Job.State.DONE:
+    if job.state == Job.State.DONE and not job.is_expired:
         gain = results.needed_gain(job)
         if gain < 1.0:
             notes.append(

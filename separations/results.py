@@ -1,46 +1,62 @@
 """Finished stems on disk: published whole or not at all, and given out in any format."""
 
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.db import DatabaseError, transaction
 from django.db.models import prefetch_related_objects
+from django.utils import timezone
 from pathvalidate import sanitize_filename
 from zipstream import ZipStream
 
 from separations.audio.formats import Format
 from separations.audio.render import Tags, WavView, common_gain, write
 from separations.audio.stems import exponents_of
-from separations.faults import Fault
-from separations.models import Job, Stem
+from separations.faults import Fault, storage_fault
+from separations.models import Job, Stem, folder_of
 
+logger = logging.getLogger(__name__)
 ZIP_PIECE = 1 << 18
+USE_IS_NOTED_EVERY = timedelta(minutes=1)
+DOOMED = "doomed-"  # what a folder's name begins with while its files are deleted
 
 
-def publish(staging: Path, job: Job) -> None:
-    """Move a finished staging folder to where `job`'s result belongs, durably.
-
-    When the same result is there already, whole (two jobs with one key), that one stays.
+def sync(staging: Path) -> None:
+    """Make a finished staging folder durable, before anything is said of it.
 
     Raises:
-        OSError: the disk is full or cannot be written; nothing is published then.
+        OSError: the disk is full or cannot be written.
     """
     for file in staging.iterdir():
         _sync(file)
     _sync(staging)
+
+
+def publish(staging: Path, job: Job) -> None:
+    """Move a synced staging folder to where `job`'s result belongs, durably.
+
+    When the same result is there already, whole, that one stays.
+
+    Raises:
+        OSError: the folder cannot be moved; nothing is published then.
+    """
     target = job.result_folder
     target.parent.mkdir(parents=True, exist_ok=True)
     if all((target / file.name).is_file() for file in staging.iterdir()):
         shutil.rmtree(staging)
         return
-    discard(target)  # a result that lost some of its files
+    _discard(target)  # a result that lost some of its files
     staging.rename(target)
     _sync(target.parent)
+    _sync(target.parent.parent)
 
 
 def _sync(path: Path) -> None:
@@ -51,14 +67,25 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def discard(folder: Path) -> None:
-    """Delete a result. It vanishes from its place at once, then its files go."""
-    doomed = settings.STAGING_DIR / f"doomed-{uuid.uuid4().hex}"
+def release(key: str) -> bool:
+    """Delete the result with this key, if no job needs it. Says whether there was one to delete.
+
+    The rows that would need it are locked meanwhile; see `jobs.serve_from_store`.
+    """
+    with transaction.atomic():
+        needing = Job.objects.needing_result(key).select_for_update()
+        return not list(needing) and _discard(folder_of(key))
+
+
+def _discard(folder: Path) -> bool:
+    """Delete a folder. It vanishes from its place at once, then its files go."""
+    doomed = settings.STAGING_DIR / f"{DOOMED}{uuid.uuid4().hex}"
     try:
         folder.rename(doomed)
     except FileNotFoundError:
-        return
+        return False
     shutil.rmtree(doomed, ignore_errors=True)
+    return True
 
 
 def discard_renditions(folder: Path) -> None:
@@ -67,8 +94,8 @@ def discard_renditions(folder: Path) -> None:
 
 def is_whole(job: Job) -> bool:
     """Whether every stem of a finished job is on disk."""
-    files = (file for stem in job.stems.all() for file in (stem.path, exponents_of(stem.path)))
-    return all(file.is_file() for file in files)
+    files = [file for stem in job.stems.all() for file in (stem.path, exponents_of(stem.path))]
+    return bool(files) and all(file.is_file() for file in files)
 
 
 # Giving stems out
@@ -97,7 +124,35 @@ class FileView:
                 yield data
 
 
-View = WavView | FileView
+@dataclass(frozen=True)
+class View:
+    """A stem in some format: `size` bytes, readable from any byte on, and in use while it is."""
+
+    job: Job
+    source: WavView | FileView
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        for piece in self.source.read(start, stop):
+            use(self.job)
+            yield piece
+
+
+def use(job: Job) -> None:
+    """Note that somebody plays or downloads the job's stems, which keeps them a while longer.
+
+    Written once a minute only: players ask for many small ranges.
+    """
+    now = timezone.now()
+    if job.used_at is None or now - job.used_at > USE_IS_NOTED_EVERY:
+        job.used_at = now
+        try:
+            Job.objects.served().filter(pk=job.pk).update(used_at=now)
+        except DatabaseError:
+            logger.exception("Job %s: its use could not be noted", job.pk)
 
 
 def view(stem: Stem, format: Format, bit_rate: int) -> View:
@@ -111,7 +166,7 @@ def view(stem: Stem, format: Format, bit_rate: int) -> View:
         raise Fault("result_gone")
     gain = 1.0 if format.keeps_overs else needed_gain(job)
     if format.bytes_per_sample:
-        return WavView(stem.path, format, job.frames, gain)
+        return View(job, WavView(stem.path, format, job.frames, gain))
     rate = f"-{bit_rate}" if format.name == "mp3" else ""
     kept = job.rendition_folder / f"{stem.name}{rate}.{format.extension}"
     if not kept.is_file():
@@ -123,10 +178,10 @@ def view(stem: Stem, format: Format, bit_rate: int) -> View:
             write(stem.path, partial, format, job.frames, gain, tags, bit_rate)
             partial.replace(kept)
         except OSError as error:
-            raise Fault("storage", reason=error.strerror or str(error)) from error
+            raise storage_fault(error) from error
         finally:
             partial.unlink(missing_ok=True)
-    return FileView(kept)
+    return View(job, FileView(kept))
 
 
 def archive(job: Job, format: Format, bit_rate: int) -> ZipStream:

@@ -1,30 +1,31 @@
-"""Running claimed jobs: one warm engine a slot, a heartbeat a second, an end for each."""
+"""Running jobs: a crew of slots with a warm engine each, and a watch over what dead runners left.
+
+Slots look for work when they are woken (by a queue message) and every two seconds besides, so that
+a lost message costs nothing. Each works in a thread of its own, apart from the queue's workers:
+however long all of them are busy, messages are read and the housekeeping runs.
+"""
 
 import logging
-import queue
 import shutil
 import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, close_old_connections, connection
 
-from separations import jobs, results
+from separations import leases, limits
 from separations.audio.info import SAMPLE_RATE
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Progress, Request
-from separations.faults import Fault
+from separations.faults import Fault, storage_fault
 from separations.models import Job
 
 logger = logging.getLogger(__name__)
-TICK_SECONDS = 0.5
+TICK_SECONDS = 0.25
 SAVE_SECONDS = 1.0
-
-stopping = threading.Event()
-_slots: "queue.SimpleQueue[EngineProcess]" = queue.SimpleQueue()
-for _ in range(settings.SLOTS):
-    _slots.put(EngineProcess())
+LOOK_SECONDS = 2.0
+RECOVER_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
@@ -35,92 +36,187 @@ class Stopping(Exception):
     """The consumer is going down."""
 
 
-def stop() -> None:
-    """Make running jobs go back to the queue, at once and without counting as an attempt."""
-    stopping.set()
+class Slot:
+    """One warm engine and the job it works on, if any."""
 
+    def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
+        self.engine = engine
+        self.busy = False
+        self._threads, self._stopping = threads, stopping
 
-def work_off() -> None:
-    """Run waiting jobs until none is left, if a slot is free. Returns at once otherwise."""
-    while not stopping.is_set() and Job.objects.waiting().exists():
+    def run(self, job: Job) -> None:
+        """Run one claimed job to an end: done, failed, queued again, or not ours any more."""
+        started = time.monotonic()
+        logger.info("Job %s: attempt %s with %s", job.pk, job.attempt, job.model)
+        staging = settings.STAGING_DIR / f"{job.pk.hex}-{job.lease.hex if job.lease else ''}"
         try:
-            engine = _slots.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            while not stopping.is_set() and (job := jobs.claim()) is not None:
-                run(job, engine)
-        finally:
-            if stopping.is_set():
-                engine.kill()
-            _slots.put(engine)
-
-
-def run(job: Job, engine: EngineProcess) -> None:
-    """Run one claimed job to an end: done, failed, queued again, or not ours any more."""
-    started = time.monotonic()
-    staging = settings.STAGING_DIR / f"{job.pk.hex}-{job.lease.hex if job.lease else ''}"
-    logger.info("Job %s: attempt %s with %s", job.pk, job.attempt, job.model)
-    try:
-        done = _separate(job, engine, staging)
-        results.publish(staging, job)
-        if not jobs.finish(job, done):
-            _discard_unowned(job)
-            raise LeaseLost
-        took = time.monotonic() - started
-        logger.info("Job %s: done in %.1f s", job.pk, took)
-    except LeaseLost:
-        logger.info("Job %s: no longer ours, stopped", job.pk)
-    except Stopping:
-        jobs.hand_back(job, counts=False)
-        logger.info("Job %s: handed back", job.pk)
-    except Fault as fault:
-        logger.error("Job %s: %s", job.pk, fault)
-        if fault.code == "engine_died":
-            jobs.try_again_or_fail(job, fault)
-        else:
-            jobs.fail(job, fault)
-    except OSError as error:
-        logger.exception("Job %s: could not be stored", job.pk)
-        jobs.fail(job, Fault("storage", reason=error.strerror or str(error)))
-    except DatabaseError:
-        # The row cannot be written now; its lease runs out and the sweep takes it from there.
-        logger.exception("Job %s: the database did not answer", job.pk)
-    except Exception as error:
-        logger.exception("Job %s: failed", job.pk)
-        jobs.fail(job, Fault("engine_error", reason=type(error).__name__))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _separate(job: Job, engine: EngineProcess, staging: Path) -> Done:
-    """Have the engine separate the job's song, keeping the row alive meanwhile."""
-    if not job.upload.path.exists():
-        raise Fault("upload_gone")
-    staging.mkdir(parents=True)
-    request = Request(
-        source=str(job.upload.path),
-        staging=str(staging),
-        model_dir=str(settings.MODEL_DIR),
-        options=job.separation,
-        frames=round(job.upload.seconds * SAMPLE_RATE),
-    )
-    progress: Progress | None = None
-    saved = 0.0
-    for message in engine.run(request, TICK_SECONDS):
-        if isinstance(message, Done):
-            return message
-        if stopping.is_set():
-            raise Stopping
-        progress = message or progress
-        if time.monotonic() - saved >= SAVE_SECONDS:
-            if not jobs.heartbeat(job, progress):
+            staging.mkdir(parents=True)
+            done = self._separate(job, str(staging))
+            if not leases.finish(job, done, staging):
                 raise LeaseLost
-            saved = time.monotonic()
-    raise Fault("engine_error", reason="no result")
+            logger.info("Job %s: done in %.1f s", job.pk, time.monotonic() - started)
+        except LeaseLost:
+            logger.info("Job %s: no longer ours, stopped", job.pk)
+        except Stopping:
+            leases.hand_back(job, counts=False)
+            logger.info("Job %s: handed back", job.pk)
+        except Fault as fault:
+            logger.error("Job %s: %s\n%s", job.pk, fault, fault.trace, exc_info=not fault.trace)
+            leases.end_with(job, fault)
+        except OSError as error:
+            logger.exception("Job %s: could not be stored", job.pk)
+            leases.end_with(job, storage_fault(error))
+        except DatabaseError:
+            logger.exception("Job %s: could not be recorded", job.pk)
+            connection.close()
+            leases.end_with(job, Fault("database"))
+        except Exception as error:
+            logger.exception("Job %s: failed", job.pk)
+            leases.end_with(job, Fault("engine_error", reason=type(error).__name__))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _separate(self, job: Job, staging: str) -> Done:
+        """Have the engine separate the job's song, keeping the lease alive meanwhile."""
+        if not job.upload.is_kept:
+            raise Fault("upload_gone")
+        options = job.separation
+        request = Request(
+            source=str(job.upload.path),
+            staging=staging,
+            model_dir=str(settings.MODEL_DIR),
+            options=replace(options, threads=options.threads or self._threads),
+            frames=round(job.upload.seconds * SAMPLE_RATE),
+        )
+        watch, lease = limits.Watch(job), _Lease(job)
+        for message in self.engine.run(request, TICK_SECONDS):
+            if isinstance(message, Done):
+                return message
+            if self._stopping.is_set():
+                raise Stopping
+            lease.renew(message)
+            watch.look(message, self.engine.resident)
+        raise Fault("engine_error", reason="no result")
 
 
-def _discard_unowned(job: Job) -> None:
-    """Take back a result that was published for a job which then could not be finished."""
-    if not Job.objects.needing_result(job.result_key).exists():
-        results.discard(job.result_folder)
+class _Lease:
+    """Renews a job's lease about once a second, and is not put off by one failure."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._progress: Progress | None = None
+        self._tried = self._renewed = time.monotonic()
+
+    def renew(self, progress: Progress | None) -> None:
+        """Raises LeaseLost when the lease is gone, or may be for all that can be known."""
+        self._progress = progress or self._progress
+        now = time.monotonic()
+        if now - self._tried < SAVE_SECONDS:
+            return
+        self._tried = now
+        try:
+            if not leases.heartbeat(self._job, self._progress):
+                raise LeaseLost
+        except DatabaseError as error:
+            if now - self._renewed > settings.LEASE_SECONDS:
+                raise LeaseLost from error
+            logger.warning("Job %s: the database did not answer: %s", self._job.pk, error)
+            connection.close()  # a new one is opened next time
+        else:
+            self._renewed = now
+
+
+class Crew:
+    """The slots of one consumer, each in a thread, and the thread that recovers lost jobs."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._calls = 0
+        count, threads = limits.slots(), limits.threads()
+        gigabytes = limits.capacity() / 1e9
+        logger.info("Slots: %s of %s threads, in %.1f GB of memory", count, threads, gigabytes)
+        self._slots = [Slot(EngineProcess(), threads, self._stopping) for _ in range(count)]
+        self._threads = [
+            *(
+                threading.Thread(target=self._work, args=(slot,), daemon=True)
+                for slot in self._slots
+            ),
+            threading.Thread(target=self._recover, daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def call(self) -> None:
+        """Have the idle slots look for work now."""
+        with self._changed:
+            self._calls += 1
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Make running jobs go back to the queue, at once and without counting as an attempt."""
+        self._stopping.set()
+        self.call()
+
+    def join(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, slot: Slot) -> None:
+        try:
+            while not self._stopping.is_set():
+                calls = self._calls
+                if not self._run_next(slot):
+                    self._rest(calls)
+        finally:
+            slot.engine.kill()
+            connection.close()
+
+    def _rest(self, calls: int) -> None:
+        """Wait for a call that came after the first `calls`, or a while."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._calls != calls, LOOK_SECONDS)
+
+    def _run_next(self, slot: Slot) -> bool:
+        """Claim a job and run it. False when there was none, or none could be had."""
+        try:
+            close_old_connections()
+            job = leases.claim()
+            if job is None:
+                return False
+            self._make_room(slot, job)
+            slot.run(job)
+        except Exception:
+            # Whatever it was, the row is there: it is claimed again, or its lease runs out.
+            logger.exception("A slot could not go on")
+            connection.close()
+            return False
+        finally:
+            slot.busy = False
+        return True
+
+    def _make_room(self, slot: Slot, job: Job) -> None:
+        """End warm engines that do nothing, if their memory is needed for `job`."""
+        with self._changed:
+            slot.busy = True
+            idle = [other for other in self._slots if not other.busy]
+            wanted = limits.reserved(job.host) + sum(other.engine.resident for other in idle)
+            if wanted > limits.capacity():
+                for other in idle:
+                    other.engine.kill()
+
+    def _recover(self) -> None:
+        try:
+            while not self._stopping.wait(RECOVER_SECONDS):
+                try:
+                    close_old_connections()
+                    if leases.recover():
+                        self.call()
+                except DatabaseError:
+                    logger.exception("The database did not answer")
+                    connection.close()
+        finally:
+            connection.close()

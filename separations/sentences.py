@@ -109,7 +109,26 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     ),
     "storage": (
         500,
-        _("The stems could not be saved (%(reason)s). Try again later."),
+        _("The files could not be saved (%(reason)s). Try again later."),
+    ),
+    "disk_full": (
+        507,
+        _("The disk of this site is full. Try again later, or tell whoever runs the site."),
+    ),
+    "database": (
+        500,
+        _("The stems were made but could not be recorded. Try again in a while."),
+    ),
+    "timed_out": (
+        500,
+        _(
+            "This song was not done after %(minutes)s minutes and was stopped. Try a shorter one, "
+            "or a faster model."
+        ),
+    ),
+    "stalled": (
+        500,
+        _("The separation made no progress for %(seconds)s seconds and was given up. Try again."),
     ),
     "lost": (
         500,

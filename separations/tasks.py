@@ -4,26 +4,30 @@ import logging
 
 from django.db import transaction
 from huey import crontab
-from huey.contrib.djhuey import db_periodic_task, db_task
+from huey.contrib.djhuey import db_periodic_task, task
 
-from separations import jobs, runner
-from separations.models import Job
+from separations import retention, runner
 
 logger = logging.getLogger(__name__)
+_crews: list[runner.Crew] = []
 
 
-@db_task()
+def listen(crew: runner.Crew) -> None:
+    """Have this process's messages wake `crew`."""
+    _crews.append(crew)
+
+
+@task()
 def work() -> None:
-    """Run what waits."""
-    runner.work_off()
+    """Have this consumer's idle slots look for work."""
+    for crew in _crews:
+        crew.call()
 
 
-@db_periodic_task(crontab())
-def sweep() -> None:
-    """Find jobs that nobody works on: lost messages, dead runners."""
-    jobs.recover()
-    if Job.objects.waiting().exists():
-        wake()
+@db_periodic_task(crontab(minute="*/10"))
+def clean() -> None:
+    """Delete what nobody needs any more."""
+    retention.clean()
 
 
 def wake() -> None:
@@ -35,5 +39,5 @@ def _send() -> None:
     try:
         work()
     except Exception:
-        # The row is there and the next sweep will find it.
+        # The row is there, and every slot looks for it now and then.
         logger.exception("The queue could not be reached")

@@ -1,5 +1,6 @@
 """Taking a song in: check it, read it, keep it. Nothing of a refused file stays behind."""
 
+import hashlib
 import logging
 import shutil
 import uuid
@@ -10,7 +11,7 @@ from django.conf import settings
 from django.core.files.uploadedfile import TemporaryUploadedFile
 
 from separations.audio.isolated import probe_isolated
-from separations.faults import Fault
+from separations.faults import Fault, storage_fault
 from separations.models import Upload
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def _keep(name: str, put: Callable[[Path], object]) -> Upload:
     except OSError as error:
         target.unlink(missing_ok=True)
         logger.exception("An upload could not be kept")
-        raise Fault("storage", reason=error.strerror or str(error)) from error
+        raise storage_fault(error) from error
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -61,13 +62,32 @@ def _check_extension(name: str) -> None:
 
 
 def _record(upload_id: uuid.UUID, name: str, path: Path) -> Upload:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    upload = _known(digest, name) or _probed(path, name)
+    upload.id = upload_id
+    upload.file_name = PurePath(name).name[-255:]
+    upload.file_sha256 = digest
+    upload.bytes = path.stat().st_size
+    upload.save(force_insert=True)
+    return upload
+
+
+def _known(digest: str, name: str) -> Upload | None:
+    """What was found in the same file when it was sent before: no need to decode it again."""
+    earlier = Upload.objects.filter(
+        file_sha256=digest, seconds__lte=settings.MAX_DURATION_SECONDS
+    ).first()
+    if earlier is not None and earlier.title == _title_from(earlier.file_name):
+        earlier.title = _title_from(name)
+    return earlier
+
+
+def _probed(path: Path, name: str) -> Upload:
     info = probe_isolated(path, settings.MAX_DURATION_SECONDS)
-    return Upload.objects.create(
-        id=upload_id,
-        file_name=PurePath(name).name[-255:],
+    return Upload(
         title=info.title or _title_from(name),
         artist=info.artist,
-        bytes=path.stat().st_size,
         seconds=info.seconds,
         container=info.container,
         codec=info.codec,

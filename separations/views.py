@@ -128,7 +128,12 @@ def demo(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def about(request: HttpRequest) -> HttpResponse:
-    return render(request, "separations/about.html", {"models": SeparationForm().model_choices})
+    context = {
+        "models": SeparationForm().model_choices,
+        "upload_minutes": settings.KEEP_UPLOADS_MINUTES,
+        "result_hours": settings.KEEP_RESULTS_HOURS,
+    }
+    return render(request, "separations/about.html", context)
 
 
 # A song
@@ -236,7 +241,7 @@ def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
     """All stems of a song as one ZIP."""
     job = access.job_or_404(request, job_id)
     try:
-        if job.state != Job.State.DONE:
+        if job.state != Job.State.DONE or job.is_expired:
             raise Fault("result_gone")
         format, bit_rate = _format(request)
         stream = results.archive(job, format, bit_rate)

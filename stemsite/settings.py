@@ -205,9 +205,20 @@ if DEVICE not in ("cpu", "cuda"):
     raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
 THREADS = envint("THREADS", 0)  # 0: the CPUs this process may use
 JOBS = envint("JOBS", 0)  # chunks side by side
-SLOTS = envint("SLOTS", 1, lowest=1)  # songs side by side
+SLOTS = envint("SLOTS", 0)  # songs side by side, 0: what CPUs and memory hold
+MEMORY_MB = envint("MEMORY_MB", 0)  # 0: what the machine has, or what its cgroup may use
+MEMORY_MARGIN_MB = envint("MEMORY_MARGIN_MB", 1000)
 MAX_ATTEMPTS = envint("MAX_ATTEMPTS", 3, lowest=1)
 LEASE_SECONDS = envint("LEASE_SECONDS", 20, lowest=5)
+JOB_TIMEOUT_SECONDS = envint("JOB_TIMEOUT_SECONDS", 600, lowest=1)
+STALL_SECONDS = envint("STALL_SECONDS", 180, lowest=1)
+
+# What is kept, and how long
+
+KEEP_UPLOADS_MINUTES = envint("KEEP_UPLOADS_MINUTES", 60)
+KEEP_RESULTS_HOURS = envint("KEEP_RESULTS_HOURS", 72, lowest=1)
+KEEP_JOBS_DAYS = envint("KEEP_JOBS_DAYS", 90, lowest=1)
+MAX_STORAGE_GB = envint("MAX_STORAGE_GB", 0)  # 0: no limit
 
 # Logs
 

@@ -35,6 +35,7 @@ def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Sett
     """Settings for pages and services: small models, an empty data folder, plain static files."""
     settings.MODEL_DIR = small_store
     settings.DEFAULT_MODEL = "tiny"
+    settings.DATA_DIR = tmp_path
     for name in (
         "UPLOAD_DIR",
         "RESULT_DIR",

@@ -11,7 +11,7 @@ from django.db import IntegrityError
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import jobs, results, uploads
+from separations import jobs, leases, results, uploads
 from separations.audio.stems import StemWriter
 from separations.engine.messages import Done, Progress, StemFile
 from separations.engine.options import Options
@@ -40,30 +40,35 @@ def submit(upload: Upload) -> Submit:
 
 
 def claimed() -> Job:
-    job = jobs.claim()
+    job = leases.claim()
     assert job is not None
     return job
 
 
-def stored(job: Job) -> Done:
-    """Publish stems for a claimed job, as a runner would."""
+def made(job: Job) -> tuple[Done, Path]:
+    """Stems for a claimed job in a staging folder, as the engine leaves them."""
     from django.conf import settings
 
-    staging = settings.STAGING_DIR / uuid.uuid4().hex
+    assert job.lease is not None
+    staging = settings.STAGING_DIR / f"{job.pk.hex}-{job.lease.hex}"
     staging.mkdir()
     for name in NAMES:
         writer = StemWriter(staging / f"{name}.flac")
         writer.write(sounds.music(1.0))
-        writer.close()
-    done = Done(44_100, [StemFile(name, 0.5) for name in NAMES])
-    results.publish(staging, job)
-    return done
+        writer.finish()
+    return Done(44_100, [StemFile(name, 0.5) for name in NAMES], 900_000_000), staging
+
+
+def fall_silent(job: Job, seconds: float = 3600) -> None:
+    """Let the last heartbeat of a job be some time ago."""
+    then = timezone.now() - timedelta(seconds=seconds)
+    Job.objects.filter(pk=job.pk).update(heartbeat_at=then)
 
 
 def finished(job: Job) -> Job:
     running = claimed()
     assert running.pk == job.pk
-    assert jobs.finish(running, stored(running))
+    assert leases.finish(running, *made(running))
     job.refresh_from_db()
     return job
 
@@ -73,10 +78,10 @@ def test_a_job_goes_from_queue_to_stems(submit: Submit) -> None:
     assert (job.state, job.progress, job.attempt) == (State.QUEUED, 0.0, 0)
     running = claimed()
     assert (running.state, running.attempt) == (State.RUNNING, 1)
-    assert jobs.heartbeat(running, Progress("separate", 0.5, 12.0))
+    assert leases.heartbeat(running, Progress("separate", 0.5, 12.0))
     job.refresh_from_db()
     assert (job.stage, job.percent, job.remaining) == ("separate", 50, 12.0)
-    assert jobs.finish(running, stored(running))
+    assert leases.finish(running, *made(running))
     job.refresh_from_db()
     assert (job.state, job.percent, job.lease) == (State.DONE, 100, None)
     assert [stem.name for stem in job.stems.all()] == list(NAMES)
@@ -90,7 +95,7 @@ def test_jobs_are_taken_in_order_and_by_priority(submit: Submit) -> None:
     assert Job.objects.ahead_of(second).count() == 2
     assert Job.objects.ahead_of(urgent).count() == 0
     assert [claimed().pk for _ in range(3)] == [urgent.pk, first.pk, second.pk]
-    assert jobs.claim() is None
+    assert leases.claim() is None
 
 
 def test_a_job_taken_by_another_runner_meanwhile_is_not_taken_twice(
@@ -102,11 +107,14 @@ def test_a_job_taken_by_another_runner_meanwhile_is_not_taken_twice(
     def first_then_lost(queue: object) -> Job | None:
         found: Job | None = looked_at(queue)  # type: ignore[arg-type]
         monkeypatch.undo()
-        claimed()  # the other runner is quicker
+        # A runner on another machine is quicker.
+        Job.objects.filter(pk=job.pk).update(
+            state=State.RUNNING, lease=uuid.uuid4(), heartbeat_at=timezone.now(), attempt=1
+        )
         return found
 
     monkeypatch.setattr(type(Job.objects.waiting()), "first", first_then_lost)
-    assert jobs.claim() is None
+    assert leases.claim() is None
     job.refresh_from_db()
     assert job.attempt == 1
 
@@ -115,28 +123,31 @@ def test_a_job_taken_by_another_runner_meanwhile_is_not_taken_twice(
 def test_who_lost_the_lease_changes_nothing(submit: Submit, act: str) -> None:
     submit()
     late = claimed()
-    jobs.recover(timezone.now() + timedelta(hours=1))
+    fall_silent(late)
+    leases.recover()
     current = claimed()
     assert current.pk == late.pk
-    done = Done(1, [StemFile("drums", 0.1)])
+    done, staging = made(late)
     acts = {
-        "heartbeat": lambda: jobs.heartbeat(late, Progress("separate", 0.9, None)),
-        "finish": lambda: jobs.finish(late, done),
-        "fail": lambda: jobs.fail(late, Fault("engine_error", reason="late")),
-        "hand_back": lambda: jobs.hand_back(late, counts=True),
+        "heartbeat": lambda: leases.heartbeat(late, Progress("separate", 0.9, None)),
+        "finish": lambda: leases.finish(late, done, staging),
+        "fail": lambda: leases.fail(late, Fault("engine_error", reason="late")),
+        "hand_back": lambda: leases.hand_back(late, counts=True),
     }
     assert acts[act]() is False
     after = Job.objects.get(pk=current.pk)
     assert (after.state, after.lease, after.progress) == (State.RUNNING, current.lease, 0.0)
     assert not after.stems.exists()
+    assert not after.result_folder.exists(), "nothing is published either"
 
 
 def test_a_silent_runner_loses_its_job_to_the_queue(submit: Submit, settings: Settings) -> None:
     job = submit()
-    claimed()
-    assert jobs.recover() == 0
-    late = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
-    assert jobs.recover(late) == 1
+    running = claimed()
+    fall_silent(running, settings.LEASE_SECONDS - 1)
+    assert leases.recover() == 0
+    fall_silent(running, settings.LEASE_SECONDS + 1)
+    assert leases.recover() == 1
     job.refresh_from_db()
     assert (job.state, job.attempt, job.lease) == (State.QUEUED, 1, None)
 
@@ -146,8 +157,8 @@ def test_after_the_last_attempt_it_fails_with_the_reason(
 ) -> None:
     job = submit()
     for _ in range(settings.MAX_ATTEMPTS):
-        claimed()
-        assert jobs.recover(timezone.now() + timedelta(hours=1)) == 1
+        fall_silent(claimed())
+        assert leases.recover() == 1
     job.refresh_from_db()
     assert (job.state, job.error_code) == (State.FAILED, "lost")
     assert job.error_params == {"attempts": settings.MAX_ATTEMPTS}
@@ -155,7 +166,7 @@ def test_after_the_last_attempt_it_fails_with_the_reason(
 
 def test_a_graceful_stop_is_no_attempt(submit: Submit) -> None:
     job = submit()
-    assert jobs.hand_back(claimed(), counts=False)
+    assert leases.hand_back(claimed(), counts=False)
     job.refresh_from_db()
     assert (job.state, job.attempt) == (State.QUEUED, 0)
 
@@ -163,7 +174,7 @@ def test_a_graceful_stop_is_no_attempt(submit: Submit) -> None:
 def test_a_dead_engine_is_tried_again_then_given_up(submit: Submit, settings: Settings) -> None:
     job = submit()
     for attempt in range(1, settings.MAX_ATTEMPTS + 1):
-        jobs.try_again_or_fail(claimed(), Fault("engine_died", status=-9))
+        leases.try_again_or_fail(claimed(), Fault("engine_died", status=-9))
         job.refresh_from_db()
         last = attempt == settings.MAX_ATTEMPTS
         assert job.state == (State.FAILED if last else State.QUEUED)
@@ -174,7 +185,7 @@ def test_cancelling_takes_the_lease_away(submit: Submit) -> None:
     job = submit()
     running = claimed()
     assert jobs.cancel(job)
-    assert not jobs.heartbeat(running, None)
+    assert not leases.heartbeat(running, None)
     job.refresh_from_db()
     assert job.state == State.CANCELLED
     assert not jobs.cancel(job)
@@ -182,7 +193,7 @@ def test_cancelling_takes_the_lease_away(submit: Submit) -> None:
 
 def test_a_failed_job_can_be_tried_again(submit: Submit) -> None:
     job = submit()
-    jobs.fail(claimed(), Fault("out_of_memory"))
+    leases.fail(claimed(), Fault("out_of_memory"))
     assert jobs.retry(Job.objects.get(pk=job.pk))
     job.refresh_from_db()
     assert (job.state, job.error_code, job.attempt) == (State.QUEUED, "", 0)
@@ -246,9 +257,9 @@ def test_a_result_stays_while_another_job_is_about_to_need_it(submit: Submit) ->
     first.stems.all()[0].path.unlink()
     submit(BERT)
     second = claimed()
-    done = stored(second)
+    done, staging = made(second)
     jobs.remove(first)
-    assert jobs.finish(second, done)
+    assert leases.finish(second, done, staging)
     assert results.is_whole(Job.objects.get(pk=second.pk))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,11 @@ from django.http import HttpResponse
 from django.test import Client
 from pytest_django import Settings
 
-from separations import jobs, runner
+from separations import jobs, leases
 from separations.engine.host import EngineProcess
 from separations.faults import Fault
 from separations.models import Job, Upload
+from separations.runner import Slot
 from tests import sounds
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
@@ -56,9 +58,9 @@ def engine() -> Iterator[EngineProcess]:
 def finished(post: Post, engine: EngineProcess) -> Job:
     """A job that really ran, through the runner, with a real engine process."""
     post(("한국어 노래.wav", _wav(sounds.music(2.0) * 1.9)))
-    job = jobs.claim()
+    job = leases.claim()
     assert job is not None
-    runner.run(job, engine)
+    Slot(engine, 1, threading.Event()).run(job)
     job.refresh_from_db()
     assert job.state == Job.State.DONE
     return job
@@ -242,9 +244,9 @@ def test_polling_stops_by_itself(post: Post, visitor: Client) -> None:
 
 def test_a_failure_is_told_in_the_readers_language(post: Post, visitor: Client) -> None:
     post()
-    job = jobs.claim()
+    job = leases.claim()
     assert job is not None
-    jobs.fail(job, Fault("out_of_memory"))
+    leases.fail(job, Fault("out_of_memory"))
     page = visitor.get(f"/songs/{job.pk}").content.decode()
     assert "Not enough memory" in page
     assert "Try again" in page

@@ -25,7 +25,7 @@ ROOMS = (
     {"engine"},
     {"models"},
     {"sentences", "labels"},
-    {"uploads", "results", "jobs", "upload_limit", "runner"},
+    {"uploads", "results", "jobs", "limits", "leases", "retention", "upload_limit", "runner"},
     {"tasks"},
     {"access", "forms", "pages", "http_files"},
     {"views", "admin", "urls", "checks", "apps", "management"},
@@ -146,7 +146,7 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
 def test_a_bad_setting_is_named() -> None:
     for name, value, words in (
         ("MAX_UPLOAD_MB", "lots", "MAX_UPLOAD_MB must be a whole number"),
-        ("SLOTS", "0", "SLOTS must be at least 1"),
+        ("MAX_ATTEMPTS", "0", "MAX_ATTEMPTS must be at least 1"),
         ("DEBUG", "maybe", "DEBUG must be yes or no"),
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),

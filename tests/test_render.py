@@ -21,7 +21,7 @@ def store(path: Path, samples: sounds.Samples) -> StemWriter:
     writer = StemWriter(path)
     for block in sounds.blocks(samples):
         writer.write(block)
-    writer.close()
+    writer.finish()
     return writer
 
 

@@ -115,7 +115,7 @@ def write(
         with target.open("wb") as file:
             file.writelines(view.read(0, view.size))
         return
-    with disk_errors(), _open_encoder(target, format, bit_rate) as file:
+    with disk_errors(target), _open_encoder(target, format, bit_rate) as file:
         file.title = tags.title
         if tags.artist:  # libsndfile takes no empty text
             file.artist = tags.artist

@@ -6,7 +6,10 @@ which is exact and is undone when it is read. NAME.flac holds the samples, NAME.
 byte a cell.
 """
 
+import errno
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,31 +21,36 @@ from numpy.typing import NDArray
 from separations.audio.info import CHANNELS, SAMPLE_RATE
 
 CELL_FRAMES = 1 << 16
+FULL_BYTES = 1 << 20
 HEADROOM_EXPONENT = -2  # the usual cell: steps of 2^-21, far below what can be heard
 QUIET_BITS = 18  # a quiet cell keeps at least this many bits below its peak…
 FINEST_EXPONENT = 6  # …down to steps of 2^-29, where nothing is left to keep
 
 
 @contextmanager
-def disk_errors() -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """libsndfile's complaints as what they are: a file that cannot be written or read."""
     try:
         yield
     except soundfile.LibsndfileError as error:
-        raise OSError(str(error)) from error
+        # It does not say why; a full disk is worth telling from the rest.
+        full = shutil.disk_usage(path.parent).free < FULL_BYTES
+        code = errno.ENOSPC if full else errno.EIO
+        raise OSError(code, os.strerror(code) if full else str(error)) from error
 
 
 class StemWriter:
-    """Writes one stem as blocks arrive. Complete only when closed."""
+    """Writes one stem as blocks arrive. Complete only when `finish` has returned."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with disk_errors():
+        with disk_errors(self._path):
             self._file = soundfile.SoundFile(
                 path, "w", SAMPLE_RATE, CHANNELS, subtype="PCM_24", format="FLAC"
             )
         self._held = np.zeros((0, CHANNELS), np.float32)
         self._exponents: list[int] = []
+        self._frames = 0
         self.peak = 0.0
 
     def write(self, block: NDArray[np.float32]) -> None:
@@ -52,19 +60,32 @@ class StemWriter:
             self._write_cell(self._held[:CELL_FRAMES])
             self._held = self._held[CELL_FRAMES:]
 
-    def close(self) -> None:
-        """Write what is left and the exponents."""
+    def finish(self) -> None:
+        """Write what is left and the exponents, and see that all of it is there.
+
+        Raises:
+            OSError: it is not.
+        """
         if len(self._held):
             self._write_cell(self._held)
-        self._file.close()
+        self.close()
         exponents_of(self._path).write_bytes(np.array(self._exponents, np.int8).tobytes())
+        # libsndfile keeps quiet about what it cannot write while it closes a file: its last piece.
+        last = max(0, self._frames - CELL_FRAMES)
+        if sum(map(len, read_stem(self._path, last))) != self._frames - last:
+            raise OSError(errno.EIO, f"{self._path.name} is cut off")
+
+    def close(self) -> None:
+        """Let go of the file, whatever is in it."""
+        self._file.close()
 
     def _write_cell(self, samples: NDArray[np.float32]) -> None:
         peak = float(np.abs(samples).max())
         exponent = _exponent(peak)
-        with disk_errors():
+        with disk_errors(self._path):
             self._file.write(np.ldexp(samples, exponent))
         self._exponents.append(exponent)
+        self._frames += len(samples)
         self.peak = max(self.peak, peak)
 
 
@@ -85,7 +106,7 @@ def exponents_of(path: Path) -> Path:
 def read_stem(path: Path, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.float32]]:
     """The stem's samples from `start` up to `stop`, in blocks of shape (samples, 2)."""
     exponents = np.frombuffer(exponents_of(path).read_bytes(), np.int8)
-    with disk_errors(), soundfile.SoundFile(path) as file:
+    with disk_errors(path), soundfile.SoundFile(path) as file:
         file.seek(start)
         stop = file.frames if stop is None else min(stop, file.frames)
         while start < stop:

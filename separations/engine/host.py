@@ -5,6 +5,7 @@ No torch here.
 
 import logging
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO, cast
 
+from separations.engine import memory
 from separations.engine.messages import (
     Done,
     Failed,
@@ -35,6 +37,7 @@ class EngineProcess:
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._kills_before = 0
 
     def __enter__(self) -> "EngineProcess":
         return self
@@ -51,15 +54,22 @@ class EngineProcess:
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None else None
 
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the process holds now."""
+        return memory.resident(self._child.pid) if self._child is not None else 0
+
     def run(self, request: Request, tick: float) -> Iterator[Progress | Done | None]:
         """Work on `request`; yields each message, and None after `tick` seconds without one.
 
         Abandoning the iterator kills the process: there is no other way to stop a model.
 
         Raises:
-            Fault: what the engine reports; engine_died when the process ends on its own.
+            Fault: what the engine reports; out_of_memory or engine_died when the process ends on
+                its own.
         """
         child, requests = self._start()
+        self._kills_before = memory.out_of_memory_kills()
         finished = False
         try:
             requests.write(write_request(request) + "\n")
@@ -75,7 +85,9 @@ class EngineProcess:
                 message: Message = read_message(line)
                 if isinstance(message, Failed):
                     finished = True
-                    raise Fault(message.code, **message.params)
+                    fault = Fault(message.code, **message.params)
+                    fault.trace = message.trace
+                    raise fault
                 finished = isinstance(message, Done)
                 yield message
         except BrokenPipeError:
@@ -114,10 +126,11 @@ class EngineProcess:
             threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
         return child, cast(TextIO, child.stdin)
 
-    @staticmethod
-    def _death(child: "subprocess.Popen[str]") -> Fault:
+    def _death(self, child: "subprocess.Popen[str]") -> Fault:
         status = child.wait(KILL_SECONDS)
         logger.error("Engine process %s ended with status %s", child.pid, status)
+        if status == -signal.SIGKILL and memory.out_of_memory_kills() > self._kills_before:
+            return Fault("out_of_memory")
         return Fault("engine_died", status=status)
 
 

@@ -40,16 +40,23 @@ class StemFile:
 
 @dataclass(frozen=True)
 class Done:
-    """The stems lie in the staging folder, as `separations.audio.stems` stores them."""
+    """The stems lie in the staging folder, as `separations.audio.stems` stores them.
+
+    memory: the most bytes that the process held meanwhile.
+    """
 
     frames: int
     stems: list[StemFile]
+    memory: int
 
 
 @dataclass(frozen=True)
 class Failed:
+    """trace: where it happened, for the operator."""
+
     code: str
     params: dict[str, Any]
+    trace: str
 
 
 Message = Progress | Done | Failed

@@ -5,12 +5,14 @@ started it may do so at any moment, and when that one dies the closed pipe ends 
 """
 
 import contextlib
+import errno
 import logging
 import os
 import queue
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +23,12 @@ from loky import cpu_count
 
 from separations.audio.decode import decode
 from separations.audio.stems import StemWriter
-from separations.engine import messages, separator
+from separations.engine import memory, messages, separator
 from separations.engine.messages import Done, Failed, Progress, Request, StemFile
 from separations.engine.options import Options, stem_names
 from separations.engine.song import write_song
 from separations.engine.store import ModelInfo, read_model
-from separations.faults import Fault
-
-logger = logging.getLogger("separations.engine")
+from separations.faults import Fault, storage_fault
 
 # Shares of the whole work, from timing songs of one to ten minutes; the rest is the chunks'.
 DECODE_SHARE = 0.02
@@ -57,6 +57,7 @@ class Engine:
         options = request.options
         staging = Path(request.staging)
         send(Progress("start", 0.0, None))
+        memory.forget_peak()
         info = read_model(Path(request.model_dir), options.model)
         _prepare_torch(options)
         bag = self._model(info, options.device)
@@ -79,8 +80,11 @@ class Engine:
                 for name, samples in block.stems.items():
                     writers[name].write(samples)
             send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
+            for writer in writers.values():
+                writer.finish()
         mixture.unlink()
-        return Done(song.frames, [StemFile(name, writers[name].peak) for name in names])
+        stems = [StemFile(name, writers[name].peak) for name in names]
+        return Done(song.frames, stems, memory.peak())
 
 
 class _ChunkClock:
@@ -114,6 +118,7 @@ def serve() -> None:
     os.dup2(2, 1)
     with contextlib.suppress(OSError):
         os.nice(POLITENESS)
+    memory.go_first()
     requests: queue.Queue[Request] = queue.Queue()
 
     def listen() -> None:
@@ -131,21 +136,22 @@ def serve() -> None:
         request = requests.get()
         try:
             answer: messages.Message = engine.run(request, send)
-        except Fault as fault:
-            answer = Failed(fault.code, fault.params)
-        except MemoryError:
-            answer = Failed("out_of_memory", {})
-        except OSError as error:
-            logger.exception("The engine could not read or write")
-            answer = Failed("storage", {"reason": error.strerror or str(error)})
-        except Exception as error:
-            logger.exception("The engine failed")
-            # torch says so in words only: "not enough memory", "CUDA out of memory".
-            if isinstance(error, RuntimeError) and "memory" in str(error):
-                answer = Failed("out_of_memory", {})
-            else:
-                answer = Failed("engine_error", {"reason": type(error).__name__})
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported)
+            fault = _as_fault(error)
+            answer = Failed(fault.code, fault.params, traceback.format_exc())
         send(answer)
+
+
+def _as_fault(error: Exception) -> Fault:
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+        return storage_fault(error)
+    # torch says so in words only: "not enough memory", "CUDA out of memory".
+    no_memory = isinstance(error, MemoryError | OSError) or "memory" in str(error)
+    if no_memory and isinstance(error, MemoryError | OSError | RuntimeError):
+        return Fault("out_of_memory")
+    return Fault("engine_error", reason=type(error).__name__)
 
 
 if __name__ == "__main__":

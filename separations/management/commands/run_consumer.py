@@ -1,37 +1,44 @@
-"""The queue consumer: Huey's, with running jobs handed back when it is told to stop."""
+"""The queue consumer: Huey's, with the crew that separates and hands its jobs back when stopped."""
 
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 from huey.consumer import Consumer
 from huey.contrib.djhuey import HUEY
 
-from separations import runner, tasks
+from separations import tasks
+from separations.runner import Crew
 
 STOP_SECONDS = 20
-
-
-class HandingBackConsumer(Consumer):
-    def stop(self, graceful: bool = False) -> None:
-        runner.stop()
-        super().stop(graceful=graceful)
 
 
 class Command(BaseCommand):
     help = "Run the queue consumer, which separates what waits."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # At once: what came while no consumer ran. A lease later: what the last one died over.
-        tasks.sweep.call_local()
-        tasks.sweep.schedule(delay=settings.LEASE_SECONDS + 1)
-        consumer = HandingBackConsumer(
+        crew = Crew()
+        tasks.listen(crew)
+        tasks.clean()
+        crew.start()
+        consumer = CrewedConsumer(crew)
+        consumer.run()
+
+
+class CrewedConsumer(Consumer):
+    """A consumer whose messages are short, beside a crew whose jobs are long."""
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__(
             HUEY,
-            # One worker is left for housekeeping while every slot is busy for minutes.
-            workers=settings.SLOTS + 1,
+            workers=1,
             worker_type="thread",
             max_delay=0.5,
             graceful_signal="TERM",
             shutdown_timeout=STOP_SECONDS,
         )
-        consumer.run()
+        self._crew = crew
+
+    def stop(self, graceful: bool = False) -> None:
+        self._crew.stop()
+        super().stop(graceful=graceful)
+        self._crew.join(STOP_SECONDS)

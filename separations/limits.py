@@ -1,0 +1,119 @@
+"""What a separation may take: memory, time, silence. And how many run side by side."""
+
+import time
+
+from django.conf import settings
+from django.db.models import Max, Sum
+from loky import cpu_count
+
+from separations.engine import memory
+from separations.engine.messages import Progress
+from separations.engine.options import Options
+from separations.engine.store import ModelInfo, read_model
+from separations.faults import Fault
+from separations.models import Job
+
+MEGABYTE = memory.MEGABYTE
+CPUS_A_SLOT = 4  # one song on all cores is there sooner than two on half of them each
+MEASURED_JOBS = 20
+SPARE = 1.1  # songs differ
+PATIENCE = 3.0  # how much longer than it first seemed a separation may take
+
+
+# Memory
+
+
+def capacity() -> int:
+    """Bytes that separations on this machine may take together."""
+    whole = settings.MEMORY_MB * MEGABYTE or memory.total()
+    return int(max(whole - settings.MEMORY_MARGIN_MB * MEGABYTE, whole // 2))
+
+
+def reserved(host: str, but: Job | None = None) -> int:
+    """Bytes that are set aside for the jobs that run on a machine."""
+    others = Job.objects.running().filter(host=host).exclude(lease=but.lease if but else None)
+    return others.aggregate(total=Sum("memory_reserved"))["total"] or 0
+
+
+def need(job: Job) -> int:
+    """Bytes that the job is expected to take: as much as its model took lately, or an estimate.
+
+    Raises:
+        Fault: when the model cannot be used any more.
+    """
+    latest = Job.objects.filter(model=job.model, memory_used__isnull=False)
+    latest = latest.order_by("-finished_at")[:MEASURED_JOBS]
+    most = latest.aggregate(most=Max("memory_used"))["most"]
+    if most:
+        return int(SPARE * most)
+    model = read_model(settings.MODEL_DIR, job.model)
+    return memory.estimated_need(model, job.separation.jobs)
+
+
+def slots() -> int:
+    """How many songs are separated side by side: what CPUs and memory hold, at most SLOTS."""
+    try:
+        model = read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL)
+        each = memory.estimated_need(model, settings.JOBS)
+    except Fault:
+        each = memory.ENGINE_BYTES
+    by_memory = capacity() // each
+    by_cpu = settings.SLOTS or cpu_count() // CPUS_A_SLOT
+    return int(max(1, min(by_memory, by_cpu)))
+
+
+def threads() -> int:
+    """Threads for each slot. Always the same on one machine, whatever runs beside it: the last
+    bits of a result could depend on it."""
+    return settings.THREADS or max(1, int(cpu_count()) // (slots() * max(1, settings.JOBS)))
+
+
+# Time
+
+
+def time_limit(options: Options, model: ModelInfo) -> float:
+    """Seconds that a job may run: JOB_TIMEOUT_SECONDS times what it costs more than one plain pass.
+
+    As the cost of a song's second grows with models, passes and overlap.
+    """
+    cost = model.passes * max(1, options.shifts) * (1 - 0.25) / (1 - options.overlap)
+    return settings.JOB_TIMEOUT_SECONDS * max(1.0, cost)
+
+
+class Watch:
+    """Looks on while one job runs, and says when it is enough."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises Fault when the job's model cannot be used."""
+        self._job = job
+        self._may_be_silent = not job.separation.split  # a song in one piece is one long silence
+        self._limit = time_limit(job.separation, read_model(settings.MODEL_DIR, job.model))
+        self._began = self._heard = time.monotonic()
+        self._foreseen = False
+
+    def look(self, progress: Progress | None, engine_bytes: int) -> None:
+        """Called every moment, with the engine's message if there was one.
+
+        Raises:
+            Fault: timed_out, stalled or out_of_memory.
+        """
+        now = time.monotonic()
+        if progress is not None:
+            self._heard = now
+            self._foresee(progress, now - self._began)
+        if now - self._began > self._limit:
+            raise Fault("timed_out", minutes=max(1, round(self._limit / 60)))
+        if not self._may_be_silent and now - self._heard > settings.STALL_SECONDS:
+            raise Fault("stalled", seconds=settings.STALL_SECONDS)
+        if engine_bytes > (self._job.memory_reserved or 0) and engine_bytes > self._share():
+            raise Fault("out_of_memory")
+
+    def _foresee(self, progress: Progress, elapsed: float) -> None:
+        """Let a slow machine take its time: once its first chunk shows how long the song takes."""
+        if not self._foreseen and progress.stage == "separate" and progress.remaining is not None:
+            self._foreseen = True
+            self._limit = max(self._limit, PATIENCE * (elapsed + progress.remaining))
+
+    def _share(self) -> int:
+        """Bytes that are left for this job beside what others on its machine have set aside."""
+        return capacity() - reserved(self._job.host, but=self._job)
