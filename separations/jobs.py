@@ -85,15 +85,15 @@ def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
 def next_turn(owner: Owner) -> int:
     """The round of the queue in which the next song of `owner` is due.
 
-    Each owner has one song in every round, so nobody waits for the whole list of somebody else; a
-    newcomer joins the round that is served now. (Start-time fair queueing, Goyal et al. 1996, with
-    songs as packets of one length.)
+    Each owner has one song in every round, so nobody waits for the whole list of somebody else. A
+    newcomer joins the round after the one that is served now, so no stream of newcomers holds up
+    who waits already.
     """
     served = Job.objects.running().aggregate(turn=Max("turn"))["turn"]
     next_up = Job.objects.filter(state=State.QUEUED).aggregate(turn=Min("turn"))["turn"]
-    now = min((turn for turn in (served, next_up) if turn is not None), default=0)
     own = Job.objects.of(owner).active().aggregate(turn=Max("turn"))["turn"]
-    return now if own is None else max(now, int(own) + 1)
+    now = [turn for turn in (served, next_up) if turn is not None]
+    return 1 + max(min(now, default=-1), -1 if own is None else own)
 
 
 def serve_from_store(job: Job) -> bool:

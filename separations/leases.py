@@ -60,7 +60,10 @@ def claim() -> Job | None:
 def _reserve(job: Job) -> bool:
     """Set `job.memory_reserved` to what it will need, if that is free on this machine now."""
     capacity = limits.capacity()
-    need = min(capacity, max(limits.need(job), job.memory_reserved or 0))
+    try:
+        need = min(capacity, max(limits.need(job), job.memory_reserved or 0))
+    except Fault:
+        need = 0  # its model is gone: run it, and it fails with the reason
     reserved = limits.reserved(HOST)
     # Alone it may always try, or it would wait for ever on a machine that is full of other things.
     if reserved and (reserved + need > capacity or need > memory.available()):

@@ -73,7 +73,7 @@ def release(key: str) -> bool:
     The rows that would need it are locked meanwhile; see `jobs.serve_from_store`.
     """
     with transaction.atomic():
-        needing = Job.objects.needing_result(key).select_for_update()
+        needing = Job.objects.needing_result(key).order_by("pk").select_for_update()
         return not list(needing) and _discard(folder_of(key))
 
 

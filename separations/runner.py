@@ -9,6 +9,7 @@ import logging
 import shutil
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 from django.conf import settings
@@ -89,13 +90,15 @@ class Slot:
             frames=round(job.upload.seconds * SAMPLE_RATE),
         )
         watch, lease = limits.Watch(job), _Lease(job)
-        for message in self.engine.run(request, TICK_SECONDS):
-            if isinstance(message, Done):
-                return message
-            if self._stopping.is_set():
-                raise Stopping
-            lease.renew(message)
-            watch.look(message, self.engine.resident)
+        # Closed, the engine is dead before anybody hears that the job is free again.
+        with closing(self.engine.run(request, TICK_SECONDS)) as messages:
+            for message in messages:
+                if isinstance(message, Done):
+                    return message
+                if self._stopping.is_set():
+                    raise Stopping
+                lease.renew(message)
+                watch.look(message, self.engine.resident)
         raise Fault("engine_error", reason="no result")
 
 
@@ -215,8 +218,8 @@ class Crew:
                     close_old_connections()
                     if leases.recover():
                         self.call()
-                except DatabaseError:
-                    logger.exception("The database did not answer")
+                except Exception:
+                    logger.exception("Lost jobs could not be looked for")
                     connection.close()
         finally:
             connection.close()

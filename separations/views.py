@@ -29,7 +29,7 @@ from separations.faults import Fault
 from separations.forms import SeparationForm
 from separations.models import Job, Upload
 from separations.pages import download_choices, job_view
-from separations.upload_limit import oversized
+from separations.upload_limit import refused, too_large
 
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
 SONGS_ON_HOME = 50
@@ -64,7 +64,7 @@ def _home(
         "songs": songs,
         "any_active": any(song.active for song in songs),
         "max_upload_mb": settings.MAX_UPLOAD_MB,
-        "too_large": sentences.sentence(_too_large()),
+        "too_large": sentences.sentence(too_large()),
         "max_minutes": settings.MAX_DURATION_SECONDS / 60,
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
         "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
@@ -78,16 +78,16 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     made: list[Job] = []
     # FILE_UPLOAD_HANDLERS knows no other kind.
     files = cast(list[TemporaryUploadedFile], request.FILES.getlist("file"))
-    refused = [(name, _too_large()) for name in oversized(request)]
-    if not files and not refused:
-        refused.append(("", Fault("no_file")))
+    turned_away = refused(request)
+    if not files and not turned_away:
+        turned_away.append(("", Fault("no_file")))
     for file in files:
         try:
             made.append(_queue(request, form, partial(uploads.accept, file)))
         except Fault as fault:
-            refused.append((file.name or "", fault))
-    errors = [(name, sentences.sentence(fault)) for name, fault in refused]
-    status = sentences.status(refused[0][1]) if refused else 200
+            turned_away.append((file.name or "", fault))
+    errors = [(name, sentences.sentence(fault)) for name, fault in turned_away]
+    status = sentences.status(turned_away[0][1]) if turned_away else 200
     if request.htmx:
         context = {"songs": [job_view(job) for job in made], "errors": errors}
         return render(request, "separations/_uploaded.html", context, status=status)
@@ -96,10 +96,6 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     return (
         redirect("separations:job", made[0].pk) if len(made) == 1 else redirect("separations:home")
     )
-
-
-def _too_large() -> Fault:
-    return Fault("too_large", max_mb=settings.MAX_UPLOAD_MB)
 
 
 def _queue(request: HttpRequest, form: SeparationForm, accept: Callable[[], Upload]) -> Job:

@@ -194,7 +194,7 @@ ALLOWED_EXTENSIONS = [
 ]
 FILE_UPLOAD_HANDLERS = [
     "separations.upload_limit.SizeLimit",
-    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+    "separations.upload_limit.DiskFile",
 ]
 
 # Separation

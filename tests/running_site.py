@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import psutil
 
@@ -137,10 +137,14 @@ def answers(site: Site) -> bool:
         return False
 
 
+class HasUrl(Protocol):
+    url: str
+
+
 class Browser:
     """A visitor without JavaScript: cookies, forms, redirects."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: HasUrl) -> None:
         self._site = site
         jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self._opener = urllib.request.build_opener(jar)

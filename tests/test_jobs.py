@@ -7,12 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
 from separations import jobs, leases, results, uploads
 from separations.audio.stems import StemWriter
+from separations.engine import messages
 from separations.engine.messages import Done, Progress, StemFile
 from separations.engine.options import Options
 from separations.faults import Fault
@@ -279,8 +280,6 @@ def test_a_stale_row_cannot_be_written(submit: Submit) -> None:
         {"state": State.CANCELLED},
         {"visitor": ""},
     ):
-        from django.db import transaction
-
         with pytest.raises(IntegrityError), transaction.atomic():
             Job.objects.filter(pk=job.pk).update(**bad)
 
@@ -294,3 +293,195 @@ def test_owners_see_their_own(submit: Submit, django_user_model: type) -> None:
     own = submit(Owner(visitor="c" * 32, user_id=user.pk), shifts=3)
     assert list(Job.objects.visible_to(Owner("", user.pk))) == [own]
     assert not Job.objects.visible_to(Owner("c" * 32)).exists(), "signed out, it is not shown"
+
+
+# One run for the same result
+
+
+def test_ten_identical_jobs_cost_one_run(submit: Submit) -> None:
+    same = [submit(Owner(visitor=f"{number:032x}")) for number in range(10)]
+    running = claimed()
+    assert leases.claim() is None, "the others are attached to it"
+    assert leases.finish(running, *made(running))
+    for job in same:
+        job.refresh_from_db()
+        assert job.state == State.DONE
+        assert [stem.name for stem in job.stems.all()] == list(NAMES)
+        assert job.cached == (job.pk != running.pk)
+    assert sum(job.attempt for job in same) == 1
+
+
+def test_who_cancels_a_shared_run_leaves_it_to_the_next(submit: Submit) -> None:
+    first, second = submit(ANNA), submit(BERT)
+    running = claimed()
+    assert leases.heartbeat(running, Progress("separate", 0.4, 9.0))
+    assert jobs.cancel(first)
+    heir = Job.objects.get(pk=second.pk)
+    assert (heir.state, heir.lease, heir.progress) == (State.RUNNING, running.lease, 0.4)
+    assert leases.heartbeat(running, None), "the run goes on under the same lease"
+    assert leases.finish(running, *made(running))
+    states = {job.pk: job.state for job in Job.objects.all()}
+    assert states == {first.pk: State.CANCELLED, second.pk: State.DONE}
+
+
+def test_a_shared_run_whose_song_was_deleted_is_tried_with_the_heirs_song(
+    submit: Submit, tmp_path: Path
+) -> None:
+    submit(ANNA)
+    source = sounds.wav(tmp_path / "again.wav", sounds.music(1.0))
+    second = jobs.submit(uploads.accept_path(source, "b.wav"), Options(model="tiny"), BERT)
+    running = claimed()
+    jobs.cancel(running)
+    leases.end_with(running, Fault("upload_gone"))
+    second.refresh_from_db()
+    assert (second.state, second.attempt) == (State.QUEUED, 1)
+
+
+def test_what_befalls_a_run_befalls_all_who_wait_for_it(submit: Submit) -> None:
+    same = [submit(ANNA), submit(BERT)]
+    other = submit(shifts=1)
+    leases.fail(claimed(), Fault("timed_out", minutes=10))
+    for job in same:
+        job.refresh_from_db()
+        assert (job.state, job.error_code) == (State.FAILED, "timed_out")
+    other.refresh_from_db()
+    assert other.state == State.QUEUED
+
+
+def test_two_runs_for_one_result_cannot_be_recorded(submit: Submit) -> None:
+    submit(ANNA)
+    second = submit(BERT)
+    claimed()
+    row = {"state": State.RUNNING, "lease": uuid.uuid4(), "heartbeat_at": timezone.now()}
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Job.objects.filter(pk=second.pk).update(**row)
+
+
+def test_a_job_queued_just_before_its_result_came_is_served_from_it(submit: Submit) -> None:
+    first = finished(submit())
+    late = submit(shifts=1)
+    Job.objects.filter(pk=late.pk).update(result_key=first.result_key)
+    assert leases.claim() is None
+    late.refresh_from_db()
+    assert (late.state, late.cached, late.attempt) == (State.DONE, True, 0)
+
+
+def test_a_new_version_of_the_engine_makes_new_results(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(submit())
+    monkeypatch.setattr(jobs, "OUTPUT_VERSION", messages.OUTPUT_VERSION + 1)
+    assert submit().state == State.QUEUED
+
+
+def test_the_same_file_is_not_decoded_twice(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe(*_args: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(uploads, "probe_isolated", probe)
+    known = uploads.accept_path(upload.path, "Another_name.wav")
+    assert (known.samples_sha256, known.seconds) == (upload.samples_sha256, upload.seconds)
+    assert (known.title, known.file_name) == ("Another name", "Another_name.wav")
+    assert known.pk != upload.pk
+    assert known.path.read_bytes() == upload.path.read_bytes()
+
+
+def test_a_retagged_copy_has_the_same_result(submit: Submit, tmp_path: Path) -> None:
+    song = sounds.music(2.0)
+    copies = [
+        sounds.encode(tmp_path / f"{title}.flac", song, "flac", title=title) for title in "ab"
+    ]
+    one, two = (uploads.accept_path(path, path.name) for path in copies)
+    assert one.file_sha256 != two.file_sha256
+    first = finished(jobs.submit(one, Options(model="tiny"), ANNA))
+    second = jobs.submit(two, Options(model="tiny"), BERT)
+    assert (second.state, second.result_key) == (State.DONE, first.result_key)
+    assert (one.title, two.title) == ("a", "b")
+
+
+# Whose turn it is
+
+
+def in_order(queue: list[Job]) -> list[int]:
+    """Which of `queue` are claimed, in the order in which they are."""
+    numbers = {job.pk: number for number, job in enumerate(queue)}
+    order = []
+    while (job := leases.claim()) is not None:
+        order.append(numbers[job.pk])
+        leases.fail(job, Fault("engine_error", reason="test"))
+    return order
+
+
+def test_twenty_songs_do_not_starve_one(submit: Submit) -> None:
+    queue = [submit(ANNA, shifts=0, overlap=number / 100) for number in range(20)]
+    claimed_first = claimed()
+    assert claimed_first.pk == queue[0].pk
+    queue.append(submit(BERT, overlap=0.5))
+    queue.append(submit(BERT, overlap=0.6))
+    leases.fail(claimed_first, Fault("engine_error", reason="test"))
+    assert in_order(queue)[:6] == [1, 20, 2, 21, 3, 4]
+
+
+def test_newcomers_do_not_starve_who_waits(submit: Submit) -> None:
+    submit(ANNA, overlap=0.1)
+    second = submit(ANNA, overlap=0.2)
+    newcomers_before = 0
+    while (job := claimed()).pk != second.pk:
+        submit(Owner(visitor=f"{newcomers_before:032x}"), overlap=0.3 + newcomers_before / 100)
+        newcomers_before += 1
+        leases.fail(job, Fault("engine_error", reason="test"))
+        assert newcomers_before < 4
+
+
+def test_staff_can_move_a_job(submit: Submit) -> None:
+    queue = [submit(ANNA, overlap=0.1), submit(BERT, overlap=0.2), submit(ANNA, overlap=0.3)]
+    assert jobs.prioritise(Job.objects.filter(pk=queue[2].pk), jobs.FIRST) == 1
+    assert jobs.prioritise(Job.objects.filter(pk=queue[0].pk), jobs.LAST) == 1
+    assert in_order(queue) == [2, 1, 0]
+    assert jobs.prioritise(Job.objects.all(), jobs.FIRST) == 0, "nothing waits any more"
+
+
+# Storing
+
+
+def test_a_result_that_cannot_be_moved_leaves_no_row(
+    submit: Submit, settings: Settings, kept_files: Callable[[], list[Path]]
+) -> None:
+    job = submit()
+    running = claimed()
+    done, staging = made(running)
+    job.result_folder.parent.write_bytes(b"in the way")
+    with pytest.raises(OSError):  # noqa: PT011 (which one depends on the system)
+        leases.finish(running, done, staging)
+    job.refresh_from_db()
+    assert job.state == State.RUNNING
+    assert not job.stems.exists()
+    leases.end_with(running, Fault("storage", reason="x"))
+    job.refresh_from_db()
+    assert job.state == State.FAILED
+
+
+def test_a_result_that_cannot_be_recorded_is_found_by_the_next_attempt(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit()
+    running = claimed()
+    publish = results.publish
+
+    def publish_and_break(staging: Path, job: Job) -> None:
+        publish(staging, job)
+        raise OperationalError("disk I/O error")
+
+    monkeypatch.setattr(results, "publish", publish_and_break)
+    with pytest.raises(OperationalError):
+        leases.finish(running, *made(running))
+    monkeypatch.undo()
+    leases.end_with(running, Fault("database"))
+    job.refresh_from_db()
+    assert (job.state, job.stems.count()) == (State.QUEUED, 0)
+    assert submit(BERT).state == State.QUEUED, "a result without a row is served to nobody"
+    again = claimed()
+    assert leases.finish(again, *made(again))
+    assert results.is_whole(Job.objects.get(pk=job.pk))

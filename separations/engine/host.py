@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO, cast
@@ -59,7 +59,7 @@ class EngineProcess:
         """Bytes of memory that the process holds now."""
         return memory.resident(self._child.pid) if self._child is not None else 0
 
-    def run(self, request: Request, tick: float) -> Iterator[Progress | Done | None]:
+    def run(self, request: Request, tick: float) -> Generator[Progress | Done | None]:
         """Work on `request`; yields each message, and None after `tick` seconds without one.
 
         Abandoning the iterator kills the process: there is no other way to stop a model.

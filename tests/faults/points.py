@@ -1,0 +1,110 @@
+"""Processes of the site that kill themselves at a point of their work, drawn by a seed.
+
+`python -m tests.faults.points` is a consumer, `tests.faults.points:application` the web server. The
+code that runs is the site's own; here its functions are only wrapped, to note what they did and to
+die before or after one of them. Nothing is cleaned up: it is SIGKILL.
+"""
+
+import functools
+import importlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WEB = (
+    "uploads._keep",
+    "uploads._record",
+    "jobs.submit",
+    "jobs.cancel",
+    "jobs._pass_on",
+    "jobs.remove",
+    "results.release",
+    "results._discard",
+    "tasks.wake",
+    "tasks._send",
+)
+CONSUMER = (
+    "leases.claim",
+    "leases._take",
+    "leases.heartbeat",
+    "leases.finish",
+    "leases.hand_out",
+    "leases.hand_back",
+    "leases.end_with",
+    "leases.recover",
+    "results.sync",
+    "results._sync",
+    "results.publish",
+    "retention.clean",
+    "retention._remove",
+)
+
+
+def note(kind: str, what: str) -> None:
+    """Append a line to the journal of the scenario, in one piece."""
+    line = f"{time.time():.3f} {kind} {os.getpid()} {what}\n"
+    journal = os.open(os.environ["FAULTS_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(journal, line.encode())
+    os.close(journal)
+
+
+class Doom:
+    """Where this process dies: at the `countdown`th time it comes to `point`, if it ever does."""
+
+    def __init__(self, points: tuple[str, ...]) -> None:
+        lines = Path(os.environ["FAULTS_JOURNAL"]).read_text().count("\n")
+        draw = random.Random(f"{os.environ['FAULTS_SEED']}-{lines}")
+        self._point = draw.choice(points)
+        self._after = draw.random() < 0.5
+        self._countdown = draw.randint(1, 3)
+        self._armed = os.environ.get("FAULTS_ARMED") == "yes"
+        for name in points:
+            self._wrap(name)
+
+    def _wrap(self, name: str) -> None:
+        module_name, attribute = name.split(".")
+        module = importlib.import_module(f"separations.{module_name}")
+        function: Callable[..., Any] = getattr(module, attribute)
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self._pass(name, after=False)
+            answer = function(*args, **kwargs)
+            if name == "leases.finish" and answer:
+                note("finished", args[0].lease.hex)
+            self._pass(name, after=True)
+            return answer
+
+        setattr(module, attribute, wrapped)
+
+    def _pass(self, name: str, *, after: bool) -> None:
+        if not self._armed or name != self._point or after != self._after:
+            return
+        self._countdown -= 1
+        if self._countdown <= 0:
+            note("kill", f"{'after' if after else 'before'} {name}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _web() -> Any:
+    from stemsite.wsgi import application
+
+    Doom(WEB)
+    return application
+
+
+if __name__ == "__main__":
+    import django
+    from django.core.management import call_command
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stemsite.settings")
+    django.setup()
+    Doom(CONSUMER)
+    call_command("run_consumer")
+elif "gunicorn" in sys.modules:
+    application = _web()
