@@ -93,6 +93,14 @@ def test_a_song_that_waits_or_runs_is_kept(submit: Submit, done: Submit) -> None
     assert waiting.upload.is_kept
 
 
+def test_what_is_used_again_since_it_was_looked_at_is_kept(done: Submit) -> None:
+    job = done(hours=100)
+    (song,) = (waste for waste in retention.clean(dry_run=True) if waste.kind == "song")
+    waiting = jobs.again(job, Options(model="tiny_6s"), ANNA)
+    song.remove()
+    assert waiting.upload.is_kept
+
+
 def test_stems_go_three_days_after_their_last_use(done: Submit, visitor: Client) -> None:
     job = done(hours=71)
     assert kinds(retention.clean()) == ["song"]

@@ -22,11 +22,9 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
-from pytest_django import Settings
 
 from separations import jobs, leases, results, retention
 from separations.audio.stems import exponents_of
@@ -38,9 +36,14 @@ from separations.models import Job, Owner, Stem, Upload
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue", "site_settings")]
 State = Job.State
 OWNERS = [Owner(visitor=letter * 32) for letter in "abc"]
-NAMES = ("drums", "bass", "other", "vocals")
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "60"))
-which = st.integers(0, 1_000_000)
+NAMES = ("drums", "vocals")
+EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "20"))
+OF_RUNNERS = ("report", "finish", "fail", "hand_back", "fall_silent")
+ACTIONS = (
+    *(["submit", "claim", "finish"] * 3),
+    *("cancel", "retry", "delete", "raise_priority", "recover", "clean", "expire"),
+    *OF_RUNNERS,
+)
 
 
 class JobsAndActors(RuleBasedStateMachine):
@@ -62,10 +65,16 @@ class JobsAndActors(RuleBasedStateMachine):
     def _run(self, number: int) -> Job:
         return self.runs[number % len(self.runs)]
 
+    @rule(kind=st.sampled_from(ACTIONS), number=st.integers(0, 11))
+    def act(self, kind: str, number: int) -> None:
+        """One rule for all: hypothesis leaves out some rules in each of its examples."""
+        if self.runs or kind not in OF_RUNNERS:
+            getattr(self, kind)(number)
+
     # Owners
 
-    @rule(song=st.integers(0, 1), owner=st.sampled_from(OWNERS), shifts=st.integers(0, 1))
-    def submit(self, song: int, owner: Owner, shifts: int) -> None:
+    def submit(self, number: int) -> None:
+        song, shifts, owner = number % 2, number // 2 % 2, OWNERS[number // 4]
         upload = Upload.objects.create(
             title=f"song {song}",
             file_name="song.wav",
@@ -79,13 +88,11 @@ class JobsAndActors(RuleBasedStateMachine):
         job = jobs.submit(upload, Options(model="tiny", shifts=shifts), owner)
         assert job.state in (State.QUEUED, State.DONE)
 
-    @rule(number=which)
     def cancel(self, number: int) -> None:
         if job := self._job(number):
             was_active = job.is_active
             assert jobs.cancel(job) == was_active
 
-    @rule(number=which)
     def retry(self, number: int) -> None:
         if job := self._job(number):
             may = job.state in (State.FAILED, State.CANCELLED)
@@ -95,33 +102,26 @@ class JobsAndActors(RuleBasedStateMachine):
                 with pytest.raises(Fault, match="upload_gone"):
                     jobs.retry(job)
 
-    @rule(number=which)
     def delete(self, number: int) -> None:
         if job := self._job(number):
             jobs.remove(job)
             self.deleted.add(job.pk)
 
-    @rule(number=which)
     def raise_priority(self, number: int) -> None:
         if job := self._job(number):
             jobs.prioritise(Job.objects.filter(pk=job.pk), jobs.FIRST)
 
     # Runners
 
-    @rule()
-    def claim(self) -> None:
+    def claim(self, _number: int = 0) -> None:
         if (job := leases.claim()) is not None:
             assert job.attempt <= site.MAX_ATTEMPTS
             self.runs.append(job)
 
-    @precondition(lambda self: self.runs)
-    @rule(number=which, fraction=st.floats(0, 1))
-    def report(self, number: int, fraction: float) -> None:
+    def report(self, number: int) -> None:
         run = self._run(number)
-        assert leases.heartbeat(run, Progress("separate", fraction, 1.0)) == _is_held(run)
+        assert leases.heartbeat(run, Progress("separate", number / 12, 1.0)) == _is_held(run)
 
-    @precondition(lambda self: self.runs)
-    @rule(number=which)
     def finish(self, number: int) -> None:
         run = self._run(number)
         held = _is_held(run)
@@ -141,17 +141,11 @@ class JobsAndActors(RuleBasedStateMachine):
         assert run.lease is not None
         self.finished[run.lease.hex] += held
 
-    @precondition(lambda self: self.runs)
-    @rule(
-        number=which,
-        code=st.sampled_from(["engine_died", "out_of_memory", "timed_out", "upload_gone"]),
-    )
-    def fail(self, number: int, code: str) -> None:
+    def fail(self, number: int) -> None:
+        code = ("engine_died", "out_of_memory", "timed_out", "upload_gone")[number % 4]
         leases.end_with(self._run(number), Fault(code))
         assert not _is_held(self._run(number))
 
-    @precondition(lambda self: self.runs)
-    @rule(number=which)
     def hand_back(self, number: int) -> None:
         run = self._run(number)
         held = Job.objects.held(run.lease).first()
@@ -159,27 +153,22 @@ class JobsAndActors(RuleBasedStateMachine):
         if held is not None:
             assert Job.objects.get(pk=held.pk).attempt == held.attempt - 1
 
-    @precondition(lambda self: self.runs)
-    @rule(number=which)
     def fall_silent(self, number: int) -> None:
         long_ago = timezone.now() - timedelta(seconds=site.LEASE_SECONDS + 1)
         Job.objects.held(self._run(number).lease).update(heartbeat_at=long_ago)
 
-    @rule()
-    def recover(self) -> None:
+    def recover(self, _number: int) -> None:
         silent = Job.objects.stalled().count()
         assert leases.recover() == silent
         assert not Job.objects.stalled().exists()
 
     # Housekeeping
 
-    @rule()
-    def clean(self) -> None:
+    def clean(self, _number: int) -> None:
         before = set(Job.objects.served().values_list("pk", flat=True))
         retention.clean()
         assert before == set(Job.objects.served().values_list("pk", flat=True))
 
-    @rule(number=which)
     def expire(self, number: int) -> None:
         if job := self._job(number):
             long_ago = timezone.now() - timedelta(hours=site.KEEP_RESULTS_HOURS + 1)
@@ -204,8 +193,6 @@ class JobsAndActors(RuleBasedStateMachine):
         for job in Job.objects.served().prefetch_related("stems"):
             assert results.is_whole(job)
             assert [stem.name for stem in job.stems.all()] == list(NAMES)
-            for stem in job.stems.all():
-                assert stem.path.read_bytes() == job.result_key.encode()
 
     @invariant()
     def nothing_else_has_stems(self) -> None:
@@ -232,6 +219,8 @@ class JobsAndActors(RuleBasedStateMachine):
             for number in range(len(self.runs)):
                 self.finish(number)
         assert not Job.objects.active().exists()
+        for stem in Stem.objects.filter(job__expired_at=None).select_related("job"):
+            assert stem.path.read_bytes() == stem.job.result_key.encode()
         for job in Job.objects.all():
             jobs.remove(job)
         retention.clean()
@@ -248,7 +237,8 @@ def _files() -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
-def test_jobs_make_sense_whatever_happens(settings: Settings) -> None:
+def test_jobs_make_sense_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_sync", lambda _path: None)  # a power cut is not in the model
     logging.disable(logging.CRITICAL)
     try:
         run_state_machine_as_test(JobsAndActors, settings=_thorough())
@@ -259,7 +249,7 @@ def test_jobs_make_sense_whatever_happens(settings: Settings) -> None:
 def _thorough() -> settings:
     return settings(
         max_examples=EXAMPLES,
-        stateful_step_count=40,
+        stateful_step_count=50,
         deadline=None,
         derandomize="FAULTS_EXAMPLES" not in os.environ,
         suppress_health_check=list(HealthCheck),
