@@ -3,7 +3,8 @@
 import uuid
 from typing import TYPE_CHECKING
 
-from django.http import Http404, HttpRequest
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
 
 from separations.models import Job, Owner
 
@@ -22,8 +23,32 @@ def owner_of(request: HttpRequest) -> Owner:
 def new_owner(request: HttpRequest) -> Owner:
     """Who is asking, given an identity where there was none (before something is made)."""
     if not request.session.get(VISITOR):
-        request.session[VISITOR] = uuid.uuid4().hex
+        request.session[VISITOR] = _introduced(request) or uuid.uuid4().hex
     return owner_of(request)
+
+
+def introduce(request: HttpRequest, response: HttpResponse) -> None:
+    """Tell a new visitor's browser who it is, before it sends anything.
+
+    Several tabs that send their first songs at once each get a session of their own, of which the
+    browser keeps one. All of them are the same visitor by this. (A session now, for everybody who
+    only looks, would be a row in the database each time.)
+    """
+    if not request.session.get(VISITOR) and not _introduced(request):
+        response.set_signed_cookie(
+            VISITOR,
+            uuid.uuid4().hex,
+            max_age=settings.SESSION_COOKIE_AGE,
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+            samesite="Lax",
+        )
+
+
+def _introduced(request: HttpRequest) -> str:
+    """Who the visitor's browser was told to be, if it was."""
+    age = settings.SESSION_COOKIE_AGE
+    return request.get_signed_cookie(VISITOR, default="", max_age=age) or ""
 
 
 def visible_jobs(request: HttpRequest) -> "JobQuerySet":

@@ -82,6 +82,22 @@ def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def renew_key(job: Job) -> bool:
+    """Mend a queued job's key when weights or engine changed since. Says whether they did.
+
+    Raises:
+        Fault: when the job's model cannot be used any more.
+    """
+    model = read_model(settings.MODEL_DIR, job.model)
+    key = result_key(job.upload, job.separation, model)
+    if key == job.result_key:
+        return False
+    queued = Job.objects.filter(pk=job.pk, state=State.QUEUED)
+    if queued.update(result_key=key):
+        job.result_key = key
+    return True
+
+
 def next_turn(owner: Owner) -> int:
     """The round of the queue in which the next song of `owner` is due.
 
@@ -90,7 +106,8 @@ def next_turn(owner: Owner) -> int:
     who waits already.
     """
     served = Job.objects.running().aggregate(turn=Max("turn"))["turn"]
-    next_up = Job.objects.filter(state=State.QUEUED).aggregate(turn=Min("turn"))["turn"]
+    waiting = Job.objects.waiting().filter(priority__gte=IN_TURN)
+    next_up = waiting.aggregate(turn=Min("turn"))["turn"]
     own = Job.objects.of(owner).active().aggregate(turn=Max("turn"))["turn"]
     now = [turn for turn in (served, next_up) if turn is not None]
     return 1 + max(min(now, default=-1), -1 if own is None else own)
@@ -158,9 +175,8 @@ def cancel(job: Job) -> bool:
 
 def _pass_on(run: Job) -> None:
     """Let the first job attached to a cancelled one take over its run, lease and all."""
-    heir = Job.objects.attached_to(run).order_by(*QUEUE_ORDER).first()
-    if heir is not None:
-        Job.objects.filter(pk=heir.pk, state=State.QUEUED).update(
+    for heir in Job.objects.attached_to(run).order_by(*QUEUE_ORDER):
+        taken_over = Job.objects.filter(pk=heir.pk, state=State.QUEUED).update(
             state=State.RUNNING,
             stage=run.stage,
             progress=run.progress,
@@ -172,13 +188,15 @@ def _pass_on(run: Job) -> None:
             host=run.host,
             memory_reserved=run.memory_reserved,
         )
+        if taken_over:
+            return
 
 
 def retry(job: Job) -> bool:
     """Queue a failed or cancelled job again, with all its attempts.
 
     Raises:
-        Fault: upload_gone when the song is not kept any more.
+        Fault: upload_gone when the song is not kept any more, or what is wrong with the model.
     """
     with transaction.atomic():
         _hold_song(job)
@@ -193,6 +211,7 @@ def retry(job: Job) -> bool:
             finished_at=None,
         )
         if queued:
+            renew_key(job)
             serve_from_store(job)
     return queued == 1
 
@@ -212,8 +231,8 @@ def again(job: Job, options: Options, owner: Owner) -> Job:
 
 def _hold_song(job: Job) -> None:
     """Keep the clean-up from the job's song until the end of the transaction, if it is kept."""
-    Upload.objects.select_for_update().filter(pk=job.upload_id).first()
-    if not job.upload.is_kept:
+    upload = Upload.objects.select_for_update().filter(pk=job.upload_id).first()
+    if upload is None or not upload.is_kept:
         raise Fault("upload_gone")
 
 
@@ -227,6 +246,7 @@ def remove(job: Job) -> None:
     cancel(job)
     upload = job.upload
     with transaction.atomic():
+        Upload.objects.select_for_update().filter(pk=upload.pk).first()  # see `again`
         Job.objects.filter(pk=job.pk).delete()
         upload_is_used = upload.jobs.exists()
         if not upload_is_used:

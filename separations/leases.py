@@ -17,56 +17,69 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from filelock import FileLock, Timeout
 
-from separations import limits, results
+from separations import jobs, limits, results
 from separations.engine import memory
 from separations.engine.messages import Done, Progress
 from separations.faults import Fault
 from separations.jobs import QUEUED_AFRESH, hand_out, serve_from_store
-from separations.models import Job, JobQuerySet, Stem
+from separations.models import Job, Stem
 
 logger = logging.getLogger(__name__)
 State = Job.State
 HOST = platform.node()
 CLAIM_SECONDS = 10
 # Faults of a run, not of the song: another attempt may not meet them.
+UNUSABLE = (Fault, TypeError, ValueError, OSError)  # what a job of another version may raise
 PASSING = ("engine_died", "out_of_memory", "stalled", "database")
 
 
-def claim() -> Job | None:
+def claim(idle_bytes: int = 0) -> Job | None:
     """Take the next waiting job under a new lease; None when nothing waits, or not now.
 
     A job that would not fit in the memory that is left waits, and all others behind it: whatever
     runs now ends, and then it fits. Jobs whose result is there already are ended on the way.
+
+    Args:
+        idle_bytes: memory of engines that do nothing, which the caller can free.
     """
     try:
         # Two runners on this machine must not both find room for the last job that fits.
         with FileLock(settings.DATA_DIR / "claim.lock", timeout=CLAIM_SECONDS):
-            while (job := Job.objects.waiting().first()) is not None:
+            while (job := Job.objects.waiting().select_related("upload").first()) is not None:
                 with transaction.atomic():
+                    if _has_new_key(job):
+                        continue
                     if serve_from_store(job):
                         logger.info("Job %s: its result was there already", job.pk)
                         continue
-                if not _reserve(job):
+                if not _reserve(job, idle_bytes):
                     return None
                 if (lease := _take(job)) is not None:
-                    return Job.objects.select_related("upload").get(pk=job.pk, lease=lease)
+                    # Cancelled in this moment, another job may hold the lease already.
+                    return Job.objects.held(lease).select_related("upload").first()
     except Timeout:
         logger.warning("Another runner takes long to claim a job")
-    except Job.DoesNotExist:
-        pass  # cancelled in the same moment; the next look finds the next one
     return None
 
 
-def _reserve(job: Job) -> bool:
+def _has_new_key(job: Job) -> bool:
+    """Whether weights or engine changed since the job was queued, so that its result is another."""
+    try:
+        return jobs.renew_key(job)
+    except UNUSABLE:
+        return False  # run it, and it fails with the reason
+
+
+def _reserve(job: Job, idle_bytes: int) -> bool:
     """Set `job.memory_reserved` to what it will need, if that is free on this machine now."""
     capacity = limits.capacity()
     try:
         need = min(capacity, max(limits.need(job), job.memory_reserved or 0))
-    except Fault:
-        need = 0  # its model is gone: run it, and it fails with the reason
+    except UNUSABLE:
+        need = 0
     reserved = limits.reserved(HOST)
     # Alone it may always try, or it would wait for ever on a machine that is full of other things.
-    if reserved and (reserved + need > capacity or need > memory.available()):
+    if reserved and (reserved + need > capacity or need > memory.available() + idle_bytes):
         Job.objects.filter(pk=job.pk, state=State.QUEUED).update(stage=Job.Stage.MEMORY)
         return False
     job.memory_reserved = need
@@ -103,7 +116,7 @@ def heartbeat(job: Job, progress: Progress | None) -> bool:
             "progress": min(1.0, max(0.0, progress.fraction)),
             "remaining": progress.remaining,
         }
-    return Job.objects.held(job.lease).update(**values) == 1
+    return _update_held(job, **values)
 
 
 def finish(job: Job, done: Done, staging: Path) -> bool:
@@ -121,13 +134,12 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
         OSError: the stems could not be stored.
         DatabaseError: they could not be recorded.
     """
-    results.sync(staging)
     now = timezone.now()
     with transaction.atomic():
-        held = Job.objects.held(job.lease).select_for_update().first()
+        held = _lock_held(job)
         if held is None:
             return False
-        finished = Job.objects.held(job.lease).update(
+        Job.objects.filter(pk=held.pk).update(
             state=State.DONE,
             stage=Job.Stage.ENCODE,
             progress=1.0,
@@ -139,8 +151,6 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
             finished_at=now,
             used_at=now,
         )
-        if not finished:
-            return False
         Stem.objects.bulk_create(
             Stem(job=held, name=stem.name, position=position, peak=stem.peak)
             for position, stem in enumerate(done.stems)
@@ -153,10 +163,15 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
 
 def fail(job: Job, fault: Fault) -> bool:
     """End the job, and those attached to it, with the reason. False when the lease is gone."""
-    return _fail(Job.objects.held(job.lease), fault)
+    with transaction.atomic():
+        held = _lock_held(job)
+        if held is not None:
+            _fail(held, fault)
+    return held is not None
 
 
-def _fail(which: JobQuerySet, fault: Fault) -> bool:
+def _fail(held: Job, fault: Fault) -> None:
+    """End a job whose row is locked, and those attached to it."""
     ended = {
         "state": State.FAILED,
         "remaining": None,
@@ -166,14 +181,25 @@ def _fail(which: JobQuerySet, fault: Fault) -> bool:
         "error_params": fault.params,
         "finished_at": timezone.now(),
     }
-    with transaction.atomic():
-        held = which.select_for_update().first()
-        if held is None or not which.update(**ended):
-            return False
-        # What befell this one would befall them: their samples, model and options are the same.
-        if fault.code != "upload_gone":
-            Job.objects.attached_to(held).update(**ended)
-    return True
+    Job.objects.filter(pk=held.pk).update(**ended)
+    # What befell this one would befall them: their samples, model and options are the same.
+    if fault.code != "upload_gone":
+        Job.objects.attached_to(held).update(**ended)
+
+
+def _lock_held(job: Job) -> Job | None:
+    """The job that runs under this lease now, locked; None when it is gone.
+
+    Asked twice: when the lease passes on while PostgreSQL waits for the row of its old holder, it
+    looks at that row only.
+    """
+    held = Job.objects.held(job.lease).select_for_update()
+    return held.first() or held.all().first()
+
+
+def _update_held(job: Job, **values: object) -> bool:
+    held = Job.objects.held(job.lease)
+    return (held.update(**values) or held.update(**values)) == 1  # twice: see `_lock_held`
 
 
 def hand_back(job: Job, *, counts: bool, reserve: int | None = None) -> bool:
@@ -182,9 +208,10 @@ def hand_back(job: Job, *, counts: bool, reserve: int | None = None) -> bool:
     Args:
         reserve: the memory in bytes that its next attempt gets at least.
     """
-    attempt = F("attempt") - (0 if counts else 1)
-    again = {**QUEUED_AFRESH, "memory_reserved": reserve, "attempt": attempt}
-    return Job.objects.held(job.lease).update(**again) == 1
+    if counts:
+        return _update_held(job, **QUEUED_AFRESH, memory_reserved=reserve)
+    # What was set aside stays so: it may be more than the estimate, after a lack of memory.
+    return _update_held(job, **QUEUED_AFRESH, attempt=F("attempt") - 1)
 
 
 def try_again_or_fail(job: Job, fault: Fault) -> None:
@@ -218,9 +245,12 @@ def recover() -> int:
     recovered = 0
     for job in Job.objects.stalled():
         logger.warning("Job %s: lost in attempt %s (%s)", job.pk, job.attempt, job.stage)
-        stalled = Job.objects.stalled().filter(lease=job.lease)
+        stalled = Job.objects.stalled().filter(pk=job.pk, lease=job.lease)
         if job.attempt < settings.MAX_ATTEMPTS:
             recovered += stalled.update(**QUEUED_AFRESH, memory_reserved=None)
-        else:
-            recovered += _fail(stalled, Fault("lost", attempts=job.attempt))
+            continue
+        with transaction.atomic():
+            if stalled.select_for_update().exists():
+                _fail(job, Fault("lost", attempts=job.attempt))
+                recovered += 1
     return recovered

@@ -17,6 +17,7 @@ MEGABYTE = memory.MEGABYTE
 CPUS_A_SLOT = 4  # one song on all cores is there sooner than two on half of them each
 MEASURED_JOBS = 20
 SPARE = 1.1  # songs differ
+USUAL_SEGMENT = 7.8  # seconds; of htdemucs
 PATIENCE = 3.0  # how much longer than it first seemed a separation may take
 
 
@@ -41,7 +42,9 @@ def need(job: Job) -> int:
     Raises:
         Fault: when the model cannot be used any more.
     """
-    latest = Job.objects.filter(model=job.model, memory_used__isnull=False)
+    latest = Job.objects.filter(
+        model=job.model, options__jobs=job.options.get("jobs"), memory_used__isnull=False
+    )
     latest = latest.order_by("-finished_at")[:MEASURED_JOBS]
     most = latest.aggregate(most=Max("memory_used"))["most"]
     if most:
@@ -80,19 +83,31 @@ def time_limit(options: Options, model: ModelInfo) -> float:
     return settings.JOB_TIMEOUT_SECONDS * max(1.0, cost)
 
 
+def longest_silence(options: Options, model: ModelInfo) -> float:
+    """Seconds without progress after which a run counts as stuck: STALL_SECONDS for chunks like
+    those of htdemucs, one after the other; longer ones, and several side by side, take longer."""
+    longer = (options.segment or model.segment) / USUAL_SEGMENT
+    return settings.STALL_SECONDS * max(1.0, longer) * max(1, options.jobs)
+
+
 class Watch:
     """Looks on while one job runs, and says when it is enough."""
 
     def __init__(self, job: Job) -> None:
         """Raises Fault when the job's model cannot be used."""
         self._job = job
-        self._may_be_silent = not job.separation.split  # a song in one piece is one long silence
-        self._limit = time_limit(job.separation, read_model(settings.MODEL_DIR, job.model))
+        options, model = job.separation, read_model(settings.MODEL_DIR, job.model)
+        self._may_be_silent = not options.split  # a song in one piece is one long silence
+        self._limit = time_limit(options, model)
+        self._silence = longest_silence(options, model)
         self._began = self._heard = time.monotonic()
         self._foreseen = False
 
-    def look(self, progress: Progress | None, engine_bytes: int) -> None:
+    def look(self, progress: Progress | None, engine_bytes: int, others_bytes: int = 0) -> None:
         """Called every moment, with the engine's message if there was one.
+
+        Args:
+            engine_bytes, others_bytes: what the engine holds now, and the other engines beside it.
 
         Raises:
             Fault: timed_out, stalled or out_of_memory.
@@ -103,17 +118,15 @@ class Watch:
             self._foresee(progress, now - self._began)
         if now - self._began > self._limit:
             raise Fault("timed_out", minutes=max(1, round(self._limit / 60)))
-        if not self._may_be_silent and now - self._heard > settings.STALL_SECONDS:
-            raise Fault("stalled", seconds=settings.STALL_SECONDS)
-        if engine_bytes > (self._job.memory_reserved or 0) and engine_bytes > self._share():
-            raise Fault("out_of_memory")
+        if not self._may_be_silent and now - self._heard > self._silence:
+            raise Fault("stalled", seconds=round(self._silence))
+        if engine_bytes > (self._job.memory_reserved or 0):
+            others = max(others_bytes, reserved(self._job.host, but=self._job))
+            if engine_bytes + others > capacity():
+                raise Fault("out_of_memory")
 
     def _foresee(self, progress: Progress, elapsed: float) -> None:
         """Let a slow machine take its time: once its first chunk shows how long the song takes."""
         if not self._foreseen and progress.stage == "separate" and progress.remaining is not None:
             self._foreseen = True
             self._limit = max(self._limit, PATIENCE * (elapsed + progress.remaining))
-
-    def _share(self) -> int:
-        """Bytes that are left for this job beside what others on its machine have set aside."""
-        return capacity() - reserved(self._job.host, but=self._job)

@@ -19,7 +19,7 @@ from zipstream import ZipStream
 
 from separations.audio.formats import Format
 from separations.audio.render import Tags, WavView, common_gain, write
-from separations.audio.stems import exponents_of
+from separations.audio.stems import exponents_of, sync
 from separations.faults import Fault, storage_fault
 from separations.models import Job, Stem, folder_of
 
@@ -29,19 +29,8 @@ USE_IS_NOTED_EVERY = timedelta(minutes=1)
 DOOMED = "doomed-"  # what a folder's name begins with while its files are deleted
 
 
-def sync(staging: Path) -> None:
-    """Make a finished staging folder durable, before anything is said of it.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    for file in staging.iterdir():
-        _sync(file)
-    _sync(staging)
-
-
 def publish(staging: Path, job: Job) -> None:
-    """Move a synced staging folder to where `job`'s result belongs, durably.
+    """Move a staging folder, whose files are synced, to where `job`'s result belongs, durably.
 
     When the same result is there already, whole, that one stays.
 
@@ -49,22 +38,16 @@ def publish(staging: Path, job: Job) -> None:
         OSError: the folder cannot be moved; nothing is published then.
     """
     target = job.result_folder
+    if not staging.exists() and target.exists():
+        return  # moved by a try whose commit failed
+    sync(staging)
     target.parent.mkdir(parents=True, exist_ok=True)
     if all((target / file.name).is_file() for file in staging.iterdir()):
-        shutil.rmtree(staging)
-        return
-    _discard(target)  # a result that lost some of its files
+        return  # the runner deletes its staging
+    _set_aside(target)  # a result that lost some of its files
     staging.rename(target)
-    _sync(target.parent)
-    _sync(target.parent.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)
+    sync(target.parent.parent)
 
 
 def release(key: str) -> bool:
@@ -74,18 +57,20 @@ def release(key: str) -> bool:
     """
     with transaction.atomic():
         needing = Job.objects.needing_result(key).order_by("pk").select_for_update()
-        return not list(needing) and _discard(folder_of(key))
+        doomed = None if list(needing) else _set_aside(folder_of(key))
+    if doomed is not None:
+        shutil.rmtree(doomed, ignore_errors=True)  # takes a while: not with the rows locked
+    return doomed is not None
 
 
-def _discard(folder: Path) -> bool:
-    """Delete a folder. It vanishes from its place at once, then its files go."""
+def _set_aside(folder: Path) -> Path | None:
+    """Make a folder vanish from its place at once, to where the clean-up finds it at the latest."""
     doomed = settings.STAGING_DIR / f"{DOOMED}{uuid.uuid4().hex}"
     try:
         folder.rename(doomed)
     except FileNotFoundError:
-        return False
-    shutil.rmtree(doomed, ignore_errors=True)
-    return True
+        return None
+    return doomed
 
 
 def discard_renditions(folder: Path) -> None:

@@ -8,6 +8,7 @@ their way in.
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -38,9 +39,13 @@ IN_USE = timedelta(minutes=10)  # after the last noted use; it is noted every mi
 PIECE = 500
 
 
+class Busy(Exception):
+    """Another clean-up is at work."""
+
+
 @dataclass(frozen=True)
 class Waste:
-    """Something to delete. `remove` looks once more whether it may go."""
+    """Something to delete. What may come into use again, `remove` looks at once more."""
 
     kind: str
     name: str
@@ -49,29 +54,32 @@ class Waste:
 
 
 def clean(*, dry_run: bool = False) -> list[Waste]:
-    """Delete all that nobody needs; with `dry_run` only tell. One at a time, the others do nothing.
+    """Delete all that nobody needs; with `dry_run` only tell.
 
     Returns:
         What was (or would be) deleted.
+
+    Raises:
+        Busy: another one is at it.
     """
     try:
         with FileLock(settings.DATA_DIR / "clean.lock", blocking=False):
             return _clean(dry_run)
-    except Timeout:
-        return []
+    except Timeout as error:
+        raise Busy from error
 
 
 def _clean(dry_run: bool) -> list[Waste]:
-    found = []
+    found: list[Waste] = []
     looks = (_left_by_runners, _left_by_uploads, _originals, _results, _renditions, _rows)
-    for waste in (waste for look in looks for waste in look()):
-        found.append(waste)
-        if not dry_run:
-            _remove(waste)
-    for waste in _over_the_cap(found if dry_run else []):
-        found.append(waste)
-        if not dry_run:
-            _remove(waste)
+    for look in (*looks, lambda: _over_the_cap(found if dry_run else [])):
+        try:
+            for waste in look():
+                if not dry_run:
+                    _remove(waste)
+                found.append(waste)
+        except OSError:
+            logger.exception("Could not look for what is to be deleted")
     return found
 
 
@@ -118,14 +126,12 @@ def _originals() -> Iterator[Waste]:
 
 def _results() -> Iterator[Waste]:
     """Results nobody used for long, those that lost files, and those no job knows of."""
-    now = timezone.now()
-    for key in _results_unused_since(now - timedelta(hours=settings.KEEP_RESULTS_HOURS)):
-        yield _result("result", key)
-    whole = {}
-    for job in Job.objects.served().prefetch_related("stems").iterator(PIECE):
-        whole[job.result_key] = results.is_whole(job)
-    for key in (key for key, is_whole in whole.items() if not is_whole):
-        yield _result("broken result", key)
+    before = timezone.now() - timedelta(hours=settings.KEEP_RESULTS_HOURS)
+    for key in _results_unused_since(before):
+        yield _unused(key, before)
+    for key in Job.objects.served().values_list("result_key", flat=True).distinct():
+        if _is_broken(key):
+            yield _waste("broken result", folder_of(key), partial(_expire, key, _is_broken))
     for folder in (each for shelf in _entries(settings.RESULT_DIR) for each in _entries(shelf)):
         if not Job.objects.needing_result(folder.name).exists():
             yield _waste("result without a job", folder, partial(results.release, folder.name))
@@ -189,7 +195,7 @@ def _least_lately_used() -> Iterator[Waste]:
     for upload in _idle_uploads(before):
         yield _original(upload)
     for key in _results_unused_since(before):
-        yield _result("result", key)
+        yield _unused(key, before)
 
 
 # Looking and deleting
@@ -218,20 +224,34 @@ def _delete_original(upload: Upload) -> None:
             upload.path.unlink(missing_ok=True)
 
 
-def _results_unused_since(time: datetime) -> list[str]:
-    """Keys of the results that nobody used since `time`, least lately used first."""
-    served = Job.objects.served().values("result_key")
+def _results_unused_since(before: datetime, **which: str) -> list[str]:
+    """Keys of the results that nobody used since a time, least lately used first."""
+    served = Job.objects.served().filter(**which).values("result_key")
     used = served.annotate(used=Max(Coalesce("used_at", "finished_at")))
-    return list(used.filter(used__lt=time).order_by("used").values_list("result_key", flat=True))
+    return list(used.filter(used__lt=before).order_by("used").values_list("result_key", flat=True))
 
 
-def _result(kind: str, key: str) -> Waste:
-    return _waste(kind, folder_of(key), partial(_expire, key))
+def _is_broken(key: str) -> bool:
+    """Whether a result that is served lost some of its files."""
+    served = Job.objects.with_result(key).prefetch_related("stems")
+    return not any(map(results.is_whole, served))
 
 
-def _expire(key: str) -> None:
-    """Delete a result; its jobs stay, and say that their stems are gone."""
-    Job.objects.with_result(key).update(expired_at=timezone.now())
+def _unused(key: str, before: datetime) -> Waste:
+    def is_unused(key: str) -> bool:
+        return bool(_results_unused_since(before, result_key=key))
+
+    return _waste("result", folder_of(key), partial(_expire, key, is_unused))
+
+
+def _expire(key: str, is_over: Callable[[str], bool]) -> None:
+    """Delete a result, if it is still over; its jobs stay, and say that their stems are gone."""
+    with transaction.atomic():
+        # Locked, so that nobody is served from it in the same moment; see `jobs.serve_from_store`.
+        served = Job.objects.with_result(key).order_by("pk").select_for_update()
+        if not list(served) or not is_over(key):
+            return
+        Job.objects.with_result(key).update(expired_at=timezone.now())
     results.release(key)
 
 
@@ -259,10 +279,13 @@ def _is_abandoned(path: Path) -> bool:
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
+    files = (
+        [path] if path.is_file() else [Path(home) / n for home, _, ns in os.walk(path) for n in ns]
+    )
     total = 0
-    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+    for file in files:
         with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
+            total += file.stat().st_size
     return total
 
 

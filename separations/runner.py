@@ -9,8 +9,11 @@ import logging
 import shutil
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
@@ -27,6 +30,9 @@ TICK_SECONDS = 0.25
 SAVE_SECONDS = 1.0
 LOOK_SECONDS = 2.0
 RECOVER_SECONDS = 5.0
+IDLE_SECONDS = 600.0  # after which a warm engine is let go
+STOP_IS_HEARD_SECONDS = 1.0
+FINISHING_TRIES = 3
 
 
 class LeaseLost(Exception):
@@ -43,6 +49,7 @@ class Slot:
     def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
         self.engine = engine
         self.busy = False
+        self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
         self._threads, self._stopping = threads, stopping
 
     def run(self, job: Job) -> None:
@@ -53,7 +60,7 @@ class Slot:
         try:
             staging.mkdir(parents=True)
             done = self._separate(job, str(staging))
-            if not leases.finish(job, done, staging):
+            if not _finish(job, done, staging):
                 raise LeaseLost
             logger.info("Job %s: done in %.1f s", job.pk, time.monotonic() - started)
         except LeaseLost:
@@ -63,7 +70,11 @@ class Slot:
             logger.info("Job %s: handed back", job.pk)
         except Fault as fault:
             logger.error("Job %s: %s\n%s", job.pk, fault, fault.trace, exc_info=not fault.trace)
-            leases.end_with(job, fault)
+            # Whoever ends this process may have ended the engine first.
+            if fault.code == "engine_died" and self._stopping.wait(STOP_IS_HEARD_SECONDS):
+                leases.hand_back(job, counts=False)
+            else:
+                leases.end_with(job, fault)
         except OSError as error:
             logger.exception("Job %s: could not be stored", job.pk)
             leases.end_with(job, storage_fault(error))
@@ -98,8 +109,28 @@ class Slot:
                 if self._stopping.is_set():
                     raise Stopping
                 lease.renew(message)
-                watch.look(message, self.engine.resident)
+                with database_errors(job):
+                    watch.look(message, self.engine.resident, self.others_bytes())
         raise Fault("engine_error", reason="no result")
+
+
+def _finish(job: Job, done: Done, staging: Path) -> bool:
+    """Finish, and not lose a whole separation to one moment without the database."""
+    for _ in range(FINISHING_TRIES - 1):
+        with database_errors(job):
+            return leases.finish(job, done, staging)
+        time.sleep(SAVE_SECONDS)
+    return leases.finish(job, done, staging)
+
+
+@contextmanager
+def database_errors(job: Job) -> Iterator[None]:
+    """Log and go on, with a new connection next time."""
+    try:
+        yield
+    except DatabaseError as error:
+        logger.warning("Job %s: the database did not answer: %s", job.pk, error)
+        connection.close()
 
 
 class _Lease:
@@ -117,16 +148,12 @@ class _Lease:
         if now - self._tried < SAVE_SECONDS:
             return
         self._tried = now
-        try:
+        with database_errors(self._job):
             if not leases.heartbeat(self._job, self._progress):
                 raise LeaseLost
-        except DatabaseError as error:
-            if now - self._renewed > settings.LEASE_SECONDS:
-                raise LeaseLost from error
-            logger.warning("Job %s: the database did not answer: %s", self._job.pk, error)
-            connection.close()  # a new one is opened next time
-        else:
             self._renewed = now
+        if time.monotonic() - self._renewed > settings.LEASE_SECONDS:
+            raise LeaseLost  # somebody else may have taken it
 
 
 class Crew:
@@ -135,11 +162,14 @@ class Crew:
     def __init__(self) -> None:
         self._stopping = threading.Event()
         self._changed = threading.Condition()
+        self._room = threading.Lock()
         self._calls = 0
         count, threads = limits.slots(), limits.threads()
         gigabytes = limits.capacity() / 1e9
         logger.info("Slots: %s of %s threads, in %.1f GB of memory", count, threads, gigabytes)
         self._slots = [Slot(EngineProcess(), threads, self._stopping) for _ in range(count)]
+        for slot in self._slots:
+            slot.others_bytes = partial(self._bytes_beside, slot)
         self._threads = [
             *(
                 threading.Thread(target=self._work, args=(slot,), daemon=True)
@@ -169,11 +199,16 @@ class Crew:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, slot: Slot) -> None:
+        worked = time.monotonic()
         try:
             while not self._stopping.is_set():
                 calls = self._calls
-                if not self._run_next(slot):
-                    self._rest(calls)
+                if self._run_next(slot):
+                    worked = time.monotonic()
+                    continue
+                if time.monotonic() - worked > IDLE_SECONDS:
+                    slot.engine.kill()  # its memory may be wanted elsewhere
+                self._rest(calls)
         finally:
             slot.engine.kill()
             connection.close()
@@ -187,7 +222,7 @@ class Crew:
         """Claim a job and run it. False when there was none, or none could be had."""
         try:
             close_old_connections()
-            job = leases.claim()
+            job = leases.claim(sum(each.engine.resident for each in self._slots if not each.busy))
             if job is None:
                 return False
             self._make_room(slot, job)
@@ -202,14 +237,19 @@ class Crew:
         return True
 
     def _make_room(self, slot: Slot, job: Job) -> None:
-        """End warm engines that do nothing, if their memory is needed for `job`."""
-        with self._changed:
+        """End warm engines that do nothing, if their memory may be needed for `job`."""
+        need = job.memory_reserved or 0
+        with self._room:
             slot.busy = True
-            idle = [other for other in self._slots if not other.busy]
-            wanted = limits.reserved(job.host) + sum(other.engine.resident for other in idle)
-            if wanted > limits.capacity():
-                for other in idle:
-                    other.engine.kill()
+            if slot.engine.resident > need:
+                slot.engine.kill()  # swollen by a larger model
+            if self._bytes_beside(slot) + need > limits.capacity():
+                for other in self._slots:
+                    if not other.busy:
+                        other.engine.kill()
+
+    def _bytes_beside(self, slot: Slot) -> int:
+        return sum(other.engine.resident for other in self._slots if other is not slot)
 
     def _recover(self) -> None:
         try:

@@ -1,6 +1,8 @@
 """Queue messages. They carry nothing: a message only says that there may be work."""
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 
 from django.db import transaction
 from huey import crontab
@@ -27,7 +29,8 @@ def work() -> None:
 @db_periodic_task(crontab(minute="*/10"))
 def clean() -> None:
     """Delete what nobody needs any more."""
-    retention.clean()
+    with suppress(retention.Busy):
+        retention.clean()
 
 
 def wake() -> None:
@@ -36,8 +39,16 @@ def wake() -> None:
 
 
 def _send() -> None:
+    _enqueue(work)  # should it be lost: the row is there, and every slot looks now and then
+
+
+def clean_soon() -> None:
+    """Have a consumer clean up now."""
+    _enqueue(clean)
+
+
+def _enqueue(task: Callable[[], object]) -> None:
     try:
-        work()
+        task()
     except Exception:
-        # The row is there, and every slot looks for it now and then.
         logger.exception("The queue could not be reached")

@@ -41,6 +41,13 @@ class SizeLimit(FileUploadHandler):
 class DiskFile(TemporaryFileUploadHandler):
     """Django's own, but a file that the disk does not take goes to `refused` and leaves nothing."""
 
+    def new_file(self, *args: object, **kwargs: object) -> None:
+        try:
+            super().new_file(*args, **kwargs)  # type: ignore[arg-type]
+        except OSError as error:
+            _refuse(self, storage_fault(error))
+            raise SkipFile from error
+
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         try:
             super().receive_data_chunk(raw_data, start)

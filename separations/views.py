@@ -69,7 +69,9 @@ def _home(
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
         "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
     }
-    return render(request, "separations/home.html", context, status=status)
+    response = render(request, "separations/home.html", context, status=status)
+    access.introduce(request, response)
+    return response
 
 
 def _take_songs(request: SiteRequest) -> HttpResponse:

@@ -330,6 +330,18 @@ def test(*arguments: str) -> None:
     call(PYTHON, "-m", "pytest", *arguments, advice="Tests failed; see above.")
 
 
+def faults(*arguments: str) -> None:
+    """The long tests of what must never go wrong. `arguments` go to tests.faults."""
+    setup(dev=True)
+    fetch_models()
+    say("Checking the state machine, more thoroughly than make test does")
+    os.environ["FAULTS_EXAMPLES"] = "150"
+    advice = "Something can go wrong; see above."
+    call(PYTHON, "-m", "pytest", "-q", "tests/test_state_machine.py", advice=advice)
+    say("Killing the processes of running sites (half an hour)")
+    call(PYTHON, "-m", "tests.faults", *arguments, advice=advice)
+
+
 def lint() -> None:
     setup(dev=True)
     say("Checking style, types, migrations and translations")
@@ -346,6 +358,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "dev": dev,
     "test": test,
+    "faults": faults,
     "lint": lint,
 }
 

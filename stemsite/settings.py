@@ -203,7 +203,7 @@ DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
 DEVICE = envstr("DEVICE", "cpu")
 if DEVICE not in ("cpu", "cuda"):
     raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
-THREADS = envint("THREADS", 0)  # 0: the CPUs this process may use
+THREADS = envint("THREADS", 0)  # of each model at work; 0: the CPUs, shared out
 JOBS = envint("JOBS", 0)  # chunks side by side
 SLOTS = envint("SLOTS", 0)  # songs side by side, 0: what CPUs and memory hold
 MEMORY_MB = envint("MEMORY_MB", 0)  # 0: what the machine has, or what its cgroup may use

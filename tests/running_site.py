@@ -71,6 +71,23 @@ class Site:
                 return child
         return None
 
+    @contextmanager
+    def another_consumer(self) -> Iterator[None]:
+        """A second consumer beside the one of the site."""
+        with self.log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", "run_consumer"],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(

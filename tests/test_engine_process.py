@@ -138,6 +138,20 @@ def test_a_killed_engine_is_noticed(tmp_path: Path, small_store: Path) -> None:
             list(running)
 
 
+def test_a_signal_to_the_whole_service_does_not_end_the_engine(
+    tmp_path: Path, small_store: Path
+) -> None:
+    """systemd sends SIGTERM to every process; the engine is its parent's to end."""
+    source = sounds.wav(tmp_path / "song.wav", sounds.music(20.0))
+    with EngineProcess() as engine:
+        for message in engine.run(request_for(source, tmp_path / "s", small_store), 60.0):
+            if isinstance(message, Progress) and message.fraction < 0.3:
+                assert engine.pid is not None
+                os.kill(engine.pid, signal.SIGTERM)
+                os.kill(engine.pid, signal.SIGINT)
+        assert isinstance(message, Done)
+
+
 def test_the_engine_does_not_outlive_its_parent() -> None:
     code = (
         "import sys, os, signal, time; from separations.engine.host import EngineProcess; "

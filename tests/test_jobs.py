@@ -11,7 +11,7 @@ from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import jobs, leases, results, uploads
+from separations import jobs, leases, limits, results, uploads
 from separations.audio.stems import StemWriter
 from separations.engine import messages
 from separations.engine.messages import Done, Progress, StemFile
@@ -358,9 +358,10 @@ def test_two_runs_for_one_result_cannot_be_recorded(submit: Submit) -> None:
 
 
 def test_a_job_queued_just_before_its_result_came_is_served_from_it(submit: Submit) -> None:
-    first = finished(submit())
-    late = submit(shifts=1)
-    Job.objects.filter(pk=late.pk).update(result_key=first.result_key)
+    late = submit(BERT)
+    Job.objects.filter(pk=late.pk).update(state=State.CANCELLED, finished_at=timezone.now())
+    finished(submit())
+    Job.objects.filter(pk=late.pk).update(state=State.QUEUED, finished_at=None)
     assert leases.claim() is None
     late.refresh_from_db()
     assert (late.state, late.cached, late.attempt) == (State.DONE, True, 0)
@@ -372,6 +373,30 @@ def test_a_new_version_of_the_engine_makes_new_results(
     finished(submit())
     monkeypatch.setattr(jobs, "OUTPUT_VERSION", messages.OUTPUT_VERSION + 1)
     assert submit().state == State.QUEUED
+
+
+def test_what_waited_through_an_upgrade_is_made_by_the_new_engine(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = submit(ANNA)
+    jobs.cancel(cancelled)
+    old = finished(submit(BERT))
+    waiting = submit(ANNA, shifts=1)
+    monkeypatch.setattr(jobs, "OUTPUT_VERSION", messages.OUTPUT_VERSION + 1)
+    assert claimed().result_key != waiting.result_key
+    assert jobs.retry(cancelled)
+    cancelled.refresh_from_db()
+    assert cancelled.state == State.QUEUED, "the old engine's result is not handed out"
+    assert cancelled.result_key != old.result_key
+
+
+def test_a_job_whose_model_is_gone_is_run_and_says_so(
+    submit: Submit, settings: Settings, tmp_path: Path
+) -> None:
+    submit()
+    settings.MODEL_DIR = tmp_path
+    with pytest.raises(Fault, match="model_missing"):
+        limits.Watch(claimed())
 
 
 def test_the_same_file_is_not_decoded_twice(

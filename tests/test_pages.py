@@ -541,3 +541,22 @@ def test_the_operator_can_cancel_and_retry(post: Post, admin_client: Client) -> 
         )
         job.refresh_from_db()
         assert job.state == state
+
+
+def test_tabs_that_send_their_first_songs_at_once_are_one_visitor(
+    visitor: Client, song: bytes, no_queue: list[None]
+) -> None:
+    visitor.get("/")
+    introduced = visitor.cookies["visitor"].value
+    made = []
+    for _ in range(2):  # each with the cookies from before the other one's answer
+        visitor.cookies.clear()
+        visitor.cookies["visitor"] = introduced
+        data = {"file": SimpleUploadedFile("a.wav", song), "model": "tiny", "stems": "all"}
+        made.append(visitor.post("/", data).headers["Location"])
+    assert [visitor.get(address).status_code for address in made] == [200, 200]
+    stranger = Client()
+    stranger.cookies["visitor"] = introduced[:-1]
+    assert stranger.get(made[0]).status_code == 404
+    stranger.get("/")
+    assert stranger.cookies["visitor"].value not in (introduced, introduced[:-1])

@@ -140,7 +140,7 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
         check=False,
     )
     assert answer.returncode == 2
-    assert "setup, run, dev, test, lint" in answer.stdout
+    assert "setup, run, dev, test, faults, lint" in answer.stdout
 
 
 def test_a_bad_setting_is_named() -> None:

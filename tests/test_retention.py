@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -259,8 +259,9 @@ def test_one_clean_up_at_a_time(site_settings: Settings) -> None:
     old_file = site_settings.FILE_UPLOAD_TEMP_DIR / "tmpabc.upload.mp3"
     old_file.write_bytes(b"x")
     old(old_file)
-    with FileLock(site_settings.DATA_DIR / "clean.lock"):
-        assert retention.clean() == []
+    lock = FileLock(site_settings.DATA_DIR / "clean.lock")
+    with lock, pytest.raises(CommandError, match="at work already"):
+        call_command("clean")
     assert len(retention.clean()) == 1
 
 

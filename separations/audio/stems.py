@@ -39,6 +39,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise OSError(code, os.strerror(code) if full else str(error)) from error
 
 
+def sync(path: Path) -> None:
+    """Have the system write a file or a folder to the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class StemWriter:
     """Writes one stem as blocks arrive. Complete only when `finish` has returned."""
 
@@ -61,7 +70,7 @@ class StemWriter:
             self._held = self._held[CELL_FRAMES:]
 
     def finish(self) -> None:
-        """Write what is left and the exponents, and see that all of it is there.
+        """Write what is left and the exponents, durably, and see that all of it is there.
 
         Raises:
             OSError: it is not.
@@ -70,6 +79,8 @@ class StemWriter:
             self._write_cell(self._held)
         self.close()
         exponents_of(self._path).write_bytes(np.array(self._exponents, np.int8).tobytes())
+        for path in (self._path, exponents_of(self._path)):
+            sync(path)
         # libsndfile keeps quiet about what it cannot write while it closes a file: its last piece.
         last = max(0, self._frames - CELL_FRAMES)
         if sum(map(len, read_stem(self._path, last))) != self._frames - last:

@@ -3,6 +3,8 @@
 No torch here.
 """
 
+import contextlib
+import errno
 import logging
 import queue
 import signal
@@ -29,6 +31,7 @@ from separations.faults import Fault
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 KILL_SECONDS = 10
+SPOILING = ("out_of_memory", "engine_error")  # after these a process is not used again
 
 
 class EngineProcess:
@@ -84,7 +87,7 @@ class EngineProcess:
                     raise self._death(child)
                 message: Message = read_message(line)
                 if isinstance(message, Failed):
-                    finished = True
+                    finished = message.code not in SPOILING
                     fault = Fault(message.code, **message.params)
                     fault.trace = message.trace
                     raise fault
@@ -98,36 +101,47 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End the process at once, if there is one."""
-        if self._child is None:
+        child, self._child = self._child, None
+        if child is None:
             return
-        self._child.kill()
-        self._child.wait(KILL_SECONDS)
-        for pipe in (self._child.stdin, self._child.stdout):
+        child.kill()
+        try:
+            child.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.error("Engine process %s cannot be killed", child.pid)
+        for pipe in (child.stdin, child.stdout):
             if pipe is not None:
-                pipe.close()
-        self._child = None
+                with contextlib.suppress(OSError):  # what is left to write goes nowhere
+                    pipe.close()
 
     def _start(self) -> tuple["subprocess.Popen[str]", TextIO]:
         """The running process and where its requests go."""
         child = self._child
         if child is None or child.poll() is not None:
             self.kill()
-            child = self._child = subprocess.Popen(
-                [sys.executable, "-m", "separations.engine.process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                cwd=ROOT,
-                start_new_session=True,  # a Ctrl-C in the terminal is the parent's to deal with
-            )
+            try:
+                child = self._child = subprocess.Popen(
+                    [sys.executable, "-m", "separations.engine"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                    cwd=ROOT,
+                    start_new_session=True,  # a Ctrl-C in the terminal is the parent's to deal with
+                )
+            except OSError as error:
+                code = "out_of_memory" if error.errno == errno.ENOMEM else "engine_died"
+                raise Fault(code, status=-1) from error
             logger.info("Engine process %s started", child.pid)
             self._lines = queue.Queue()
             threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
         return child, cast(TextIO, child.stdin)
 
     def _death(self, child: "subprocess.Popen[str]") -> Fault:
-        status = child.wait(KILL_SECONDS)
+        try:
+            status = child.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            status = 0
         logger.error("Engine process %s ended with status %s", child.pid, status)
         if status == -signal.SIGKILL and memory.out_of_memory_kills() > self._kills_before:
             return Fault("out_of_memory")

@@ -11,8 +11,7 @@ from separations.engine.store import ModelInfo
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 MEGABYTE = 1_000_000
-# Peaks of htdemucs were measured (see README, "How much memory"); the weights are float16 on disk
-# and float32 in memory, and for a moment both.
+# From peaks of htdemucs, whose weights are float16 on disk, float32 in memory, for a moment both.
 ENGINE_BYTES = 1_200 * MEGABYTE
 BYTES_A_WEIGHT_BYTE = 3
 BYTES_A_PARALLEL_CHUNK = 500 * MEGABYTE
@@ -89,9 +88,13 @@ def out_of_memory_kills() -> int:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that the process holds now, 0 when it is gone."""
+    """Bytes of memory that the process holds now, 0 when it is gone.
+
+    Without what it shares with files (the song, libraries), which the system drops when it must.
+    """
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        info = psutil.Process(pid).memory_info()
+        return int(info.rss - getattr(info, "shared", 0))
     except psutil.Error:
         return 0
 

@@ -1,4 +1,4 @@
-"""The engine process: `python -m separations.engine.process`. Requests in, messages out.
+"""What the engine process does: requests in, messages out.
 
 It keeps the last model loaded, works on one song at a time, and is meant to be killed: whoever
 started it may do so at any moment, and when that one dies the closed pipe ends it.
@@ -6,7 +6,6 @@ started it may do so at any moment, and when that one dies the closed pipe ends 
 
 import contextlib
 import errno
-import logging
 import os
 import queue
 import sys
@@ -49,6 +48,7 @@ class Engine:
         wanted = (info.name, info.digest, device)
         if self._warm is None or self._warm[0] != wanted:
             self._warm = None  # free the old one before the new one comes
+            memory.forget_peak()
             self._warm = (wanted, separator.load(info).to(device))
         return self._warm[1]
 
@@ -152,8 +152,3 @@ def _as_fault(error: Exception) -> Fault:
     if no_memory and isinstance(error, MemoryError | OSError | RuntimeError):
         return Fault("out_of_memory")
     return Fault("engine_error", reason=type(error).__name__)
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    serve()

@@ -16,6 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from separations.engine import host, messages
+
 WEB = (
     "uploads._keep",
     "uploads._record",
@@ -24,7 +28,7 @@ WEB = (
     "jobs._pass_on",
     "jobs.remove",
     "results.release",
-    "results._discard",
+    "results._set_aside",
     "tasks.wake",
     "tasks._send",
 )
@@ -38,11 +42,12 @@ CONSUMER = (
     "leases.end_with",
     "leases.recover",
     "results.sync",
-    "results._sync",
+    "results._set_aside",
     "results.publish",
     "retention.clean",
     "retention._remove",
 )
+STAGES = ("start", "decode", "separate", "encode")  # where an engine is killed by its consumer
 
 
 def note(kind: str, what: str) -> None:
@@ -56,15 +61,17 @@ def note(kind: str, what: str) -> None:
 class Doom:
     """Where this process dies: at the `countdown`th time it comes to `point`, if it ever does."""
 
-    def __init__(self, points: tuple[str, ...]) -> None:
+    def __init__(self, points: tuple[str, ...], stages: tuple[str, ...] = ()) -> None:
         lines = Path(os.environ["FAULTS_JOURNAL"]).read_text().count("\n")
         draw = random.Random(f"{os.environ['FAULTS_SEED']}-{lines}")
-        self._point = draw.choice(points)
+        self._point = draw.choice([*points, *stages, *stages])
         self._after = draw.random() < 0.5
         self._countdown = draw.randint(1, 3)
         self._armed = os.environ.get("FAULTS_ARMED") == "yes"
         for name in points:
             self._wrap(name)
+        if self._point in stages:
+            self._watch_engine()
 
     def _wrap(self, name: str) -> None:
         module_name, attribute = name.split(".")
@@ -76,11 +83,27 @@ class Doom:
             self._pass(name, after=False)
             answer = function(*args, **kwargs)
             if name == "leases.finish" and answer:
-                note("finished", args[0].lease.hex)
+                note("finished", args[0].pk.hex)
             self._pass(name, after=True)
             return answer
 
         setattr(module, attribute, wrapped)
+
+    def _watch_engine(self) -> None:
+        """Kill the engine when it reports the drawn stage."""
+        read = messages.read_message
+
+        def read_and_kill(line: str) -> Any:
+            message = read(line)
+            if self._armed and getattr(message, "stage", "") == self._point:
+                self._countdown -= 1
+                if self._countdown == 0:
+                    note("kill", f"engine at {self._point}")
+                    for child in psutil.Process().children():
+                        child.kill()
+            return message
+
+        setattr(host, "read_message", read_and_kill)  # noqa: B010 (it is not the host's own)
 
     def _pass(self, name: str, *, after: bool) -> None:
         if not self._armed or name != self._point or after != self._after:
@@ -104,7 +127,7 @@ if __name__ == "__main__":
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stemsite.settings")
     django.setup()
-    Doom(CONSUMER)
+    Doom(CONSUMER, STAGES)
     call_command("run_consumer")
 elif "gunicorn" in sys.modules:
     application = _web()

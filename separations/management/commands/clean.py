@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from separations import retention
 
@@ -14,7 +14,10 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="tell only, delete nothing")
 
     def handle(self, *args: Any, dry_run: bool, **options: Any) -> None:
-        found = retention.clean(dry_run=dry_run)
+        try:
+            found = retention.clean(dry_run=dry_run)
+        except retention.Busy:
+            raise CommandError("A clean-up is at work already. Try again in a minute.") from None
         for waste in found:
             self.stdout.write(f"{waste.kind}: {waste.name} ({waste.bytes / 1e6:.1f} MB)")
         verb = "would be" if dry_run else "were"

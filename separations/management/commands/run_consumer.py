@@ -18,10 +18,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         crew = Crew()
         tasks.listen(crew)
-        tasks.clean()
-        crew.start()
-        consumer = CrewedConsumer(crew)
-        consumer.run()
+        tasks.clean_soon()
+        CrewedConsumer(crew).run()
 
 
 class CrewedConsumer(Consumer):
@@ -37,6 +35,10 @@ class CrewedConsumer(Consumer):
             shutdown_timeout=STOP_SECONDS,
         )
         self._crew = crew
+
+    def start(self) -> None:
+        super().start()  # which sets what SIGTERM does, before there is a job to hand back
+        self._crew.start()
 
     def stop(self, graceful: bool = False) -> None:
         self._crew.stop()

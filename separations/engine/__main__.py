@@ -1,0 +1,20 @@
+"""The engine process: `python -m separations.engine`. Requests in, messages out; see `process`."""
+
+import logging
+import signal
+
+# systemd and terminals signal all processes of a service at once. When this one ends is for whoever
+# started it to say, by closing the pipe or by a kill. First of all: to import torch takes seconds.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def main() -> None:
+    from separations.engine.process import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    serve()
+
+
+if __name__ == "__main__":
+    main()
