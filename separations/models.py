@@ -91,19 +91,20 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def waiting(self) -> "JobQuerySet":
         """Queued jobs in the order they will be taken, without those attached to a running one."""
-        same = Job.objects.running().filter(result_key=OuterRef("result_key"))
-        return self.filter(~Exists(same), state=Job.State.QUEUED).order_by(*QUEUE_ORDER)
+        queued = self.filter(~_is_being_made(), state=Job.State.QUEUED)
+        return queued.order_by(*QUEUE_ORDER)
 
     def attached_to(self, job: "Job") -> "JobQuerySet":
         """Queued jobs that wait for the very result which `job` is to give."""
         return self.filter(state=Job.State.QUEUED, result_key=job.result_key).exclude(pk=job.pk)
 
     def ahead_of(self, job: "Job") -> "JobQuerySet":
-        """Jobs that run now or will be taken before `job`, but for those whose result it shares."""
+        """Jobs that run now or will be taken before `job`, but for those that share a run."""
         in_turn = Q(turn__lt=job.turn) | Q(turn=job.turn, queued_at__lt=job.queued_at)
         sooner = Q(priority__gt=job.priority) | Q(priority=job.priority) & in_turn
         others = self.exclude(result_key=job.result_key)
-        return others.filter(Q(state=Job.State.RUNNING) | Q(state=Job.State.QUEUED) & sooner)
+        taken_sooner = Q(~_is_being_made(), state=Job.State.QUEUED) & sooner
+        return others.filter(Q(state=Job.State.RUNNING) | taken_sooner)
 
     def stalled(self) -> "JobQuerySet":
         """Running jobs whose runner has not been heard of for the length of a lease.
@@ -123,6 +124,11 @@ class JobQuerySet(models.QuerySet["Job"]):
     def served(self) -> "JobQuerySet":
         """Finished jobs whose stems are kept."""
         return self.filter(SERVED)
+
+
+def _is_being_made() -> Exists:
+    """Whether a job runs that makes the same result."""
+    return Exists(Job.objects.running().filter(result_key=OuterRef("result_key")))
 
 
 class Job(models.Model):

@@ -302,6 +302,9 @@ def test_ten_identical_jobs_cost_one_run(submit: Submit) -> None:
     same = [submit(Owner(visitor=f"{number:032x}")) for number in range(10)]
     running = claimed()
     assert leases.claim() is None, "the others are attached to it"
+    later = submit(shifts=1)
+    assert list(Job.objects.ahead_of(later)) == [running], "they take none of its time"
+    Job.objects.filter(pk=later.pk).delete()
     assert leases.finish(running, *made(running))
     for job in same:
         job.refresh_from_db()
