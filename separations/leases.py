@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 State = Job.State
 HOST = platform.node()
 CLAIM_SECONDS = 10
-# Faults of a run, not of the song: another attempt may not meet them.
 UNUSABLE = (Fault, TypeError, ValueError, OSError)  # what a job of another version may raise
+# Faults of a run, not of the song: another attempt may not meet them.
 PASSING = ("engine_died", "out_of_memory", "stalled", "database")
 
 
