@@ -11,6 +11,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from separations import limits
+from separations.engine.memory import estimated_need
 from separations.engine.options import ALL_STEMS, settle
 from separations.engine.store import list_models, read_model
 from separations.faults import Fault
@@ -84,5 +86,27 @@ def default_model_is_there(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
             f"The model {settings.DEFAULT_MODEL} is not in {settings.MODEL_DIR}.",
             hint=f"Run manage.py fetch_models {settings.DEFAULT_MODEL}.",
             id="stemsite.W001",
+        )
+    ]
+
+
+@register("models")
+def default_model_fits_in_memory(
+    app_configs: Sequence[Any] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """A song is tried all the same; but it may well end for lack of memory."""
+    try:
+        model = read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL)
+    except Fault:
+        return []
+    need, capacity = estimated_need(model, settings.JOBS), limits.capacity()
+    if need <= capacity:
+        return []
+    return [
+        Warning(
+            f"{settings.DEFAULT_MODEL} is expected to take {need / 1e9:.1f} GB of memory, and "
+            f"separations here may take {capacity / 1e9:.1f} GB.",
+            hint="Add memory, or see MEMORY_MB and MEMORY_MARGIN_MB in the README.",
+            id="stemsite.W002",
         )
     ]

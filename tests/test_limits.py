@@ -13,7 +13,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import jobs, leases, limits, uploads
+from separations import checks, jobs, leases, limits, uploads
 from separations.engine import memory
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Progress
@@ -240,6 +240,30 @@ def test_an_engine_killed_by_the_kernel_is_told_from_others(
         (folder / "cgroup.procs").write_text(str(engine.pid))
         with pytest.raises(Fault, match="out_of_memory"):
             list(running)
+
+
+def test_the_operator_hears_of_too_little_memory(site_settings: Settings) -> None:
+    site_settings.MEMORY_MB = 2_600
+    assert checks.default_model_fits_in_memory(None) == []
+    site_settings.MEMORY_MB = 1_800
+    (warning,) = checks.default_model_fits_in_memory(None)
+    assert warning.id == "stemsite.W002"
+    assert "tiny is expected to take 1.2 GB" in warning.msg
+
+
+def test_a_fault_is_logged_with_the_jobs_id_and_where_it_happened(
+    submit: Submit, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = submit()
+    job.upload.path.write_bytes(b"no music " * 500)
+    with EngineProcess() as engine:
+        run(engine)
+    job.refresh_from_db()
+    assert (job.state, job.error_code) == (Job.State.FAILED, "not_audio")
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert str(job.pk) in record.getMessage()
+    assert "Traceback" in record.getMessage()
+    assert "audio/source.py" in record.getMessage(), "where it happened in the engine"
 
 
 # Time

@@ -57,6 +57,8 @@ class Engine:
         options = request.options
         staging = Path(request.staging)
         send(Progress("start", 0.0, None))
+        if not Path(request.source).exists():
+            raise Fault("upload_gone")  # deleted since it was asked for
         memory.forget_peak()
         info = read_model(Path(request.model_dir), options.model)
         _prepare_torch(options)
@@ -129,7 +131,10 @@ def serve() -> None:
     threading.Thread(target=listen, daemon=True).start()
 
     def send(message: messages.Message) -> None:
-        channel.write(messages.write_message(message) + "\n")
+        try:
+            channel.write(messages.write_message(message) + "\n")
+        except BrokenPipeError:
+            os._exit(0)  # likewise
 
     engine = Engine()
     while True:
