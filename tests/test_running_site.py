@@ -33,8 +33,8 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def long_song(folder: Path, seed: int) -> Path:
-    """Long enough to be met at work: about a minute of the small model's time."""
-    return sounds.encode(folder / f"long{seed}.flac", sounds.music(400.0, seed=seed), "flac")
+    """Long enough to be met at work: about half a minute of the small model's time."""
+    return sounds.encode(folder / f"long{seed}.flac", sounds.music(200.0, seed=seed), "flac")
 
 
 def ended(site: Site, job: str) -> bool:
