@@ -235,7 +235,7 @@ class Scenario:
         for job in Job.objects.all():
             assert job.state == "done", job.error_code
             self.reference[job.result_key] = digest(job)
-            self.ask(browser, f"/songs/{job.pk}/delete")
+            self.anybody([browser], job.pk, "delete")
 
     def use_the_site(self, people: list[Browser]) -> None:
         """Send a song when few wait, look at what is done and delete it, change one's mind."""
