@@ -129,7 +129,8 @@ def _results() -> Iterator[Waste]:
     before = timezone.now() - timedelta(hours=settings.KEEP_RESULTS_HOURS)
     for key in _results_unused_since(before):
         yield _unused(key, before)
-    for key in Job.objects.served().values_list("result_key", flat=True).distinct():
+    keys = Job.objects.served().order_by("result_key").values_list("result_key", flat=True)
+    for key in keys.distinct():
         if _is_broken(key):
             yield _waste("broken result", folder_of(key), partial(_expire, key, _is_broken))
     for folder in (each for shelf in _entries(settings.RESULT_DIR) for each in _entries(shelf)):
