@@ -249,10 +249,12 @@ def _expire(key: str, is_over: Callable[[str], bool]) -> None:
     """Delete a result, if it is still over; its jobs stay, and say that their stems are gone."""
     with transaction.atomic():
         # Locked, so that nobody is served from it in the same moment; see `jobs.serve_from_store`.
-        served = Job.objects.with_result(key).order_by("pk").select_for_update()
-        if not list(served) or not is_over(key):
+        served = list(Job.objects.with_result(key).order_by("pk").select_for_update())
+        if not served or not is_over(key):
             return
-        Job.objects.with_result(key).update(expired_at=timezone.now())
+        # These alone: another may have been finished since, and its result is a new one.
+        locked = Job.objects.filter(pk__in=[job.pk for job in served])
+        locked.update(expired_at=timezone.now())
     results.release(key)
 
 

@@ -42,6 +42,7 @@ class DiskFile(TemporaryFileUploadHandler):
     """Django's own, but a file that the disk does not take goes to `refused` and leaves nothing."""
 
     def new_file(self, *args: object, **kwargs: object) -> None:
+        self.__dict__.pop("file", None)  # the one before is complete, and to be kept
         try:
             super().new_file(*args, **kwargs)  # type: ignore[arg-type]
         except OSError as error:

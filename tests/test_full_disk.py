@@ -3,16 +3,21 @@
 On a real file system of two megabytes where one can be mounted; the rest needs no rights.
 """
 
+import errno
+import io
 import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import soundfile
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.test import Client
 from pytest_django import Settings
 
@@ -120,6 +125,29 @@ def test_an_upload_to_a_full_disk_is_refused_in_words(site_on_it: Path, visitor:
     assert "disk of this site is full" in answer.content.decode()
     assert files(site_on_it) == []
     assert not Upload.objects.exists()
+
+
+def test_a_song_is_kept_though_the_next_one_cannot_be_opened(
+    visitor: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    new_file = TemporaryFileUploadHandler.new_file
+
+    def once(handler: TemporaryFileUploadHandler, *args: Any, **kwargs: Any) -> None:
+        opened.append(handler)
+        if len(opened) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        new_file(handler, *args, **kwargs)
+
+    monkeypatch.setattr(TemporaryFileUploadHandler, "new_file", once)
+    song = io.BytesIO()
+    soundfile.write(song, sounds.music(1.0).T, sounds.RATE, format="WAV")
+    files = [SimpleUploadedFile(name, song.getvalue()) for name in ("a.wav", "b.wav")]
+    answer = visitor.post("/", {"file": files, "model": "tiny", "stems": "all"})
+    assert answer.status_code == 507
+    assert [(upload.file_name, upload.is_kept) for upload in Upload.objects.all()] == [
+        ("a.wav", True)
+    ]
 
 
 def test_a_limit_on_file_sizes_fails_the_job_in_words(

@@ -210,7 +210,7 @@ def test_ctrl_c_hands_the_running_song_back(tmp_path: Path, small_store: Path, s
 def test_a_service_manager_that_signals_every_process_costs_no_attempt(
     tmp_path: Path, small_store: Path, songs: Path
 ) -> None:
-    """systemd does so, and whatever ends a process by its name: the engine may be the first."""
+    """systemd does so, once itself and once through honcho: the engine may be the first to go."""
     settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny"}
     with running(tmp_path / "site", **settings) as site:
         job = Browser(site).upload(long_song(songs, 16))
@@ -218,8 +218,10 @@ def test_a_service_manager_that_signals_every_process_costs_no_attempt(
         (engine,) = engines(site)
         consumer = site.consumer()
         engine.kill()
-        consumer.terminate()
-        psutil.wait_procs([consumer], timeout=30)
+        for _ in range(300):
+            consumer.terminate()
+            if psutil.wait_procs([consumer], timeout=0.1)[0]:
+                break
         assert not consumer.is_running()
         assert (site.job(job)["state"], site.job(job)["attempt"]) == ("queued", 0)
 

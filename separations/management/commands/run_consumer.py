@@ -1,5 +1,7 @@
 """The queue consumer: Huey's, with the crew that separates and hands its jobs back when stopped."""
 
+import signal
+from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -39,6 +41,12 @@ class CrewedConsumer(Consumer):
     def start(self) -> None:
         super().start()  # which sets what SIGTERM does, before there is a job to hand back
         self._crew.start()
+
+    def _handle_signal(self, signum: int, frame: FrameType | None) -> None:
+        super()._handle_signal(signum, frame)
+        # Huey lets a second signal cut the first one's stop short, and running jobs would wait for
+        # their leases' end. Service managers do send two: to the group, and through its leader.
+        signal.signal(signum, self._handle_signal)
 
     def stop(self, graceful: bool = False) -> None:
         self._crew.stop()
