@@ -131,6 +131,7 @@ def test_a_fault_in_the_engine_reaches_the_page(site: Site, visitor: Browser, so
 
 def test_ten_tabs_with_the_same_song_cost_one_separation(site: Site, songs: Path) -> None:
     song = sounds.encode(songs / "ten.flac", sounds.music(90.0, seed=21), "flac")
+    before = {path.name for path in (site.data_dir / "results").glob("*/*")}
     visitor = Browser(site)  # who was never here before
     visitor.get("/")
     with ThreadPoolExecutor(10) as pool:
@@ -147,7 +148,8 @@ def test_ten_tabs_with_the_same_song_cost_one_separation(site: Site, songs: Path
     assert sum(int(str(job["attempt"])) for job in jobs) == 1
     for tab in tabs:
         visitor.post(f"/songs/{tab}/delete")
-    assert not [path for path in (site.data_dir / "results").rglob("*") if path.is_file()]
+    results = {path.name for path in (site.data_dir / "results").glob("*/*")}
+    assert results <= before, "the last of them took the files with it"
 
 
 def test_housekeeping_runs_while_every_slot_is_busy(

@@ -100,7 +100,7 @@ def test_the_song_can_be_cancelled_tried_again_and_deleted(
 def test_a_song_deleted_in_another_tab_vanishes(
     small_site: Site, page: Page, tmp_path: Path
 ) -> None:
-    song = sounds.encode(tmp_path / "vanishing.mp3", sounds.music(80.0, seed=9), "libmp3lame")
+    song = sounds.encode(tmp_path / "vanishing.mp3", sounds.music(110.0, seed=9), "libmp3lame")
     page.goto(small_site.url)
     page.set_input_files("#file", [song])
     card = page.locator("#songs .card.running", has_text="vanishing")
@@ -110,7 +110,7 @@ def test_a_song_deleted_in_another_tab_vanishes(
     other.get_by_role("link", name="vanishing").click()
     third = page.context.new_page()
     third.goto(other.url)
-    other.locator("#status form").evaluate(
+    other.locator("#status form[action$='/cancel']").evaluate(
         "form => { form.action = form.action.replace('/cancel', '/delete'); form.submit(); }"
     )
     expect(page.locator("#songs .card")).to_have_count(0, timeout=10_000)

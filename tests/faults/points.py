@@ -47,6 +47,7 @@ CONSUMER = (
     "retention.clean",
     "retention._remove",
 )
+PUBLISHING = ("leases.finish", "leases.hand_out", "results.publish", "results.sync")
 STAGES = ("start", "decode", "separate", "encode")  # where an engine is killed by its consumer
 
 
@@ -64,7 +65,9 @@ class Doom:
     def __init__(self, points: tuple[str, ...], stages: tuple[str, ...] = ()) -> None:
         lines = Path(os.environ["FAULTS_JOURNAL"]).read_text().count("\n")
         draw = random.Random(f"{os.environ['FAULTS_SEED']}-{lines}")
-        self._point = draw.choice([*points, *stages, *stages])
+        # One death in three while the engine works, one while its stems are published.
+        publishing = tuple(point for point in PUBLISHING if point in points)
+        self._point = draw.choice(draw.choice((points, stages or points, publishing or points)))
         self._after = draw.random() < 0.5
         self._countdown = draw.randint(1, 3)
         self._armed = os.environ.get("FAULTS_ARMED") == "yes"
