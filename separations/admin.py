@@ -90,7 +90,7 @@ class JobAdmin(ReadOnly, admin.ModelAdmin[Job]):
         "priority",
         "created_at",
     )
-    list_filter = ("state", "model", "cached", "error_code", "created_at")
+    list_filter = ("state", "model", "engine", "cached", "error_code", "created_at")
     search_fields = (
         "upload__title",
         "upload__artist",

@@ -42,6 +42,8 @@ def site_options(model: str, stems: str) -> Options:
         device=settings.DEVICE,
         jobs=settings.JOBS,
         threads=settings.THREADS,
+        engine=settings.ENGINE,
+        precision=settings.PRECISION,
     )
 
 
@@ -137,6 +139,7 @@ def hand_out(finished: Job, waiting: JobQuerySet) -> int:
             progress=1.0,
             cached=True,
             frames=finished.frames,
+            engine=finished.engine,
             started_at=now,
             finished_at=now,
             used_at=now,

@@ -147,6 +147,7 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
             lease=None,
             memory_reserved=None,
             memory_used=done.memory,
+            engine=done.engine,
             frames=done.frames,
             finished_at=now,
             used_at=now,
@@ -155,7 +156,7 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
             Stem(job=held, name=stem.name, position=position, peak=stem.peak)
             for position, stem in enumerate(done.stems)
         )
-        held.frames = done.frames
+        held.frames, held.engine = done.frames, done.engine
         hand_out(held, Job.objects.attached_to(held))
         results.publish(staging, held)
     return True

@@ -183,6 +183,7 @@ class Job(models.Model):
     host = models.CharField(_("machine"), max_length=255, blank=True)
     memory_reserved = models.PositiveBigIntegerField(_("memory set aside"), null=True, blank=True)
     memory_used = models.PositiveBigIntegerField(_("memory used"), null=True, blank=True)
+    engine = models.CharField(_("engine"), max_length=80, blank=True)
     error_code = models.CharField(_("error"), max_length=40, blank=True)
     error_params = models.JSONField(_("error details"), default=dict, blank=True)
 

@@ -18,10 +18,12 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
 
-from separations import leases, limits
+from separations import jobs, leases, limits
 from separations.audio.info import SAMPLE_RATE
+from separations.engine import tuning
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Progress, Request
+from separations.engine.options import ALL_STEMS
 from separations.faults import Fault, storage_fault
 from separations.models import Job
 
@@ -97,6 +99,7 @@ class Slot:
             source=str(job.upload.path),
             staging=staging,
             model_dir=str(settings.MODEL_DIR),
+            engine_dir=str(settings.ENGINE_DIR),
             options=replace(options, threads=options.threads or self._threads),
             frames=round(job.upload.seconds * SAMPLE_RATE),
         )
@@ -157,7 +160,8 @@ class _Lease:
 
 
 class Crew:
-    """The slots of one consumer, each in a thread, and the thread that recovers lost jobs."""
+    """The slots of one consumer, each in a thread; and one thread that recovers lost jobs, and one
+    that measures the machine if it never was."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
@@ -176,6 +180,7 @@ class Crew:
                 for slot in self._slots
             ),
             threading.Thread(target=self._recover, daemon=True),
+            threading.Thread(target=self._prepare, args=(threads,), daemon=True),
         ]
 
     def start(self) -> None:
@@ -250,6 +255,22 @@ class Crew:
 
     def _bytes_beside(self, slot: Slot) -> int:
         return sum(other.engine.resident for other in self._slots if other is not slot)
+
+    def _prepare(self, threads: int) -> None:
+        """Find the fastest engine before the first song asks for it."""
+
+        def wait() -> None:
+            if self._stopping.is_set():
+                raise Stopping
+
+        try:
+            options = jobs.site_options(settings.DEFAULT_MODEL, ALL_STEMS)
+            options = replace(options, threads=options.threads or threads)
+            tuning.choose(settings.MODEL_DIR, settings.ENGINE_DIR, options, wait)
+        except Stopping:
+            pass
+        except Exception:
+            logger.exception("This machine could not be measured; the first song will see to it")
 
     def _recover(self) -> None:
         try:

@@ -84,6 +84,7 @@ MODEL_DIR = (
 UPLOAD_DIR = DATA_DIR / "uploads"
 RESULT_DIR = DATA_DIR / "results"
 STAGING_DIR = DATA_DIR / "staging"
+ENGINE_DIR = DATA_DIR / "engines"  # what was measured and compiled on this machine
 RENDITION_DIR = DATA_DIR / "renditions"
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # other people's songs, and their sessions
@@ -203,6 +204,14 @@ DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
 DEVICE = envstr("DEVICE", "cpu")
 if DEVICE not in ("cpu", "cuda"):
     raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
+ENGINE = envstr("ENGINE", "auto")
+PRECISION = envstr("PRECISION", "auto")
+for _name, _value, _allowed in (
+    ("ENGINE", ENGINE, ("auto", "torch", "openvino")),
+    ("PRECISION", PRECISION, ("auto", "float32", "bfloat16")),
+):
+    if _value not in _allowed:
+        raise ImproperlyConfigured(f"{_name} must be {' or '.join(_allowed)}, not {_value!r}.")
 THREADS = envint("THREADS", 0)  # of each model at work; 0: the CPUs, shared out
 JOBS = envint("JOBS", 0)  # chunks side by side
 SLOTS = envint("SLOTS", 0)  # songs side by side, 0: what CPUs and memory hold

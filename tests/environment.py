@@ -9,6 +9,8 @@ from pathlib import Path
 data_dir = tempfile.mkdtemp(prefix="stemsite-tests-")
 atexit.register(shutil.rmtree, data_dir, ignore_errors=True)
 os.environ["DATA_DIR"] = data_dir
+# Small models gain nothing from another engine; the tests of engines say which they want.
+os.environ["ENGINE"], os.environ["PRECISION"] = "torch", "float32"
 Path(data_dir, "static").mkdir()  # WhiteNoise warns when there is none
 for name in ("SECRET_KEY", "DATABASE_URL", "HUEY_URL", "DEBUG", "ALLOWED_HOSTS", "DEFAULT_MODEL"):
     os.environ.pop(name, None)

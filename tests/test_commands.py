@@ -1,6 +1,8 @@
 """The command line does the same job, and says what went wrong in a way scripts understand."""
 
 import io
+import re
+import shutil
 from pathlib import Path
 
 import av
@@ -101,10 +103,25 @@ def test_a_wrong_option_is_a_sentence(
 def test_models_are_listed(small_store: Path) -> None:
     out, _error = run("models")
     lines = out.splitlines()
-    assert lines[0].split() == ["MODEL", "STEMS", "SIZE", "SPEED", "SHA-256"]
+    assert lines[0].split() == ["MODEL", "STEMS", "SIZE", "SPEED", "ENGINE", "SHA-256"]
     assert "drums, bass, other, vocals" in lines[1]
+    assert "torch float32" in lines[1]  # there is nothing to choose from (tests/environment.py)
     assert "4x slower" in lines[4]
     assert str(small_store) in lines[-1]
+
+
+def test_models_are_listed_with_what_was_measured(
+    small_store: Path, tmp_path: Path, settings: Settings
+) -> None:
+    settings.ENGINE = "auto"
+    settings.ENGINE_DIR = tmp_path / "engines"
+    assert run("models")[0].count("not measured yet") == 3  # of four; one is of an older kind
+    settings.MODEL_DIR = tmp_path / "models"
+    shutil.copytree(small_store / "tiny", settings.MODEL_DIR / "tiny")
+    out, _error = run("models", "--measure")
+    assert "not measured yet" not in out
+    assert re.search(r"tiny on .+, openvino float32: [\d.]+ s a chunk, \d+ dB from float32", out)
+    assert run("models")[0] == out
 
 
 def test_models_are_fetched_from_a_folder(

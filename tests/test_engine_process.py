@@ -27,8 +27,10 @@ def engine() -> Iterator[EngineProcess]:
 
 def request_for(source: Path, staging: Path, store: Path, **options: object) -> Request:
     staging.mkdir(exist_ok=True)
-    asked = Options(**{"model": "tiny", **options})  # type: ignore[arg-type]
-    return Request(str(source), str(staging), str(store), asked, 3 * sounds.RATE)
+    plain = {"model": "tiny", "engine": "torch", "precision": "float32"}
+    asked = Options(**{**plain, **options})  # type: ignore[arg-type]
+    engines = staging.parent / "engines"
+    return Request(str(source), str(staging), str(store), str(engines), asked, 3 * sounds.RATE)
 
 
 def alive(pid: int) -> bool:
@@ -173,7 +175,8 @@ def test_web_and_consumer_never_import_torch() -> None:
         "import os, sys, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'stemsite.settings'; "
         "django.setup(); import separations.views, separations.tasks, separations.admin; "
         "from separations.management.commands import run_consumer, separate; "
-        "print([name for name in ('torch', 'demucs', 'torchaudio') if name in sys.modules])"
+        "heavy = 'torch', 'demucs', 'torchaudio', 'openvino'; "
+        "print([name for name in heavy if name in sys.modules])"
     )
     child = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=sounds.ROOT, check=True

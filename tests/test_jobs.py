@@ -57,7 +57,9 @@ def made(job: Job) -> tuple[Done, Path]:
         writer = StemWriter(staging / f"{name}.flac")
         writer.write(sounds.music(1.0))
         writer.finish()
-    return Done(44_100, [StemFile(name, 0.5) for name in NAMES], 900_000_000), staging
+    return Done(
+        44_100, [StemFile(name, 0.5) for name in NAMES], 900_000_000, "torch float32"
+    ), staging
 
 
 def fall_silent(job: Job, seconds: float = 3600) -> None:

@@ -20,7 +20,7 @@ import yaml
 from safetensors import safe_open
 
 from separations.engine import fetch, store
-from separations.engine.separator import load
+from separations.engine.torch_network import load
 from separations.faults import Fault
 from tests.models_in_small import FOUR, ONE_HOT, SIX, TRANSFORMER, write_model
 from tests.sounds import ROOT
@@ -89,7 +89,7 @@ def test_weights_that_do_not_fit_their_class_are_refused_at_loading(tmp_path: Pa
     kwargs = {"sources": FOUR, **TRANSFORMER}
     write_model(bag(tmp_path), "demucs.htdemucs.HTDemucs", kwargs, {"a": torch.zeros(1)})
     with pytest.raises(Fault, match="model_unusable"):
-        load(store.read_model(tmp_path, "bad"))
+        load(store.read_model(tmp_path, "bad"), 0)
 
 
 # Fetching

@@ -140,7 +140,7 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
         check=False,
     )
     assert answer.returncode == 2
-    assert "setup, run, dev, test, faults, lint" in answer.stdout
+    assert "setup, run, dev, test, faults, bench, lint" in answer.stdout
 
 
 def test_a_bad_setting_is_named() -> None:
@@ -149,6 +149,7 @@ def test_a_bad_setting_is_named() -> None:
         ("MAX_ATTEMPTS", "0", "MAX_ATTEMPTS must be at least 1"),
         ("DEBUG", "maybe", "DEBUG must be yes or no"),
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda"),
+        ("ENGINE", "onnx", "ENGINE must be auto or torch or openvino"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),
     ):
         answer = subprocess.run(

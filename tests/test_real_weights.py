@@ -8,16 +8,19 @@ import pytest
 import soundfile
 import torch
 from demucs.api import Separator
+from demucs.apply import BagOfModels
 
 from separations.audio.decode import decode
 from separations.audio.stems import read_stem
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Request
 from separations.engine.options import Options
-from separations.engine.separator import load
 from separations.engine.store import read_model
+from separations.engine.torch_network import load
 from tests import sounds
 
+MODEL = "htdemucs"
+OPTIONS = Options(model=MODEL, engine="torch", precision="float32")
 pytestmark = pytest.mark.weights
 # energy ratio, dB: what issue and reference ask of the stems of reference/mixture.flac
 SDR = {"drums": 8.4, "bass": 8.3, "other": 5.0, "vocals": 17.5}
@@ -25,7 +28,7 @@ SDR = {"drums": 8.4, "bass": 8.3, "other": 5.0, "vocals": 17.5}
 
 def separate(source: Path, staging: Path, store: Path) -> dict[str, sounds.Samples]:
     staging.mkdir()
-    request = Request(str(source), str(staging), str(store), Options(), 0)
+    request = Request(str(source), str(staging), str(store), str(staging.parent), OPTIONS, 0)
     with EngineProcess() as engine:
         *_, done = engine.run(request, 600.0)
     assert isinstance(done, Done)
@@ -48,9 +51,9 @@ def test_every_stem_agrees_with_separator(
     found = separate(tmp_path / "excerpt.wav", tmp_path / "staging", real_store)
     # Separator would look for its weights on the network; it gets the same ones from the store.
     monkeypatch.setattr(
-        "demucs.api.get_model", lambda **_: load(read_model(real_store, "htdemucs"))
+        "demucs.api.get_model", lambda **_: BagOfModels([load(read_model(real_store, MODEL), 0)])
     )
-    separator = Separator(model="htdemucs", device="cpu", shifts=0)
+    separator = Separator(model=MODEL, device="cpu", shifts=0)
     _mixture, wanted = separator.separate_tensor(torch.from_numpy(np.ascontiguousarray(samples)))
     assert list(found) == list(wanted)
     for name, stem in wanted.items():

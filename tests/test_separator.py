@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +12,54 @@ import torch
 from demucs.apply import BagOfModels, apply_model
 
 from separations.engine import separator
+from separations.engine.choice import FLOAT32
+from separations.engine.network import Network
 from separations.engine.options import Options
-from separations.engine.separator import Separation, load
+from separations.engine.separator import Separation
 from separations.engine.song import SongFile, write_song
-from separations.engine.store import read_model
+from separations.engine.store import ModelInfo, read_model
+from separations.engine.torch_network import TorchNetwork, load
 from tests import sounds
 
 RATE = sounds.RATE
 Stems = dict[str, sounds.Samples]
 
 
+class Bag:
+    """A bag of models as Demucs has it, and its networks as ours."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+        models = [load(info, part) for part in range(info.passes)]
+        self.demucs = BagOfModels(models, [list(row) for row in info.weights])
+        self.runs: list[int] = []  # the parts that ran
+
+    def separation(self, song: SongFile, options: Options) -> Separation:
+        loaded: dict[int, Network] = {}
+
+        def network(part: int) -> Network:
+            self.runs.append(part)
+            if part not in loaded:
+                loaded[part] = TorchNetwork(self.info, part, FLOAT32, options.segment)
+            return loaded[part]
+
+        return Separation(self.info, network, song, options, max(1, options.jobs))
+
+
 @pytest.fixture(scope="module")
-def bags(small_store: Path) -> Callable[[str], BagOfModels]:
-    loaded: dict[str, BagOfModels] = {}
-
-    def bag(name: str) -> BagOfModels:
-        if name not in loaded:
-            loaded[name] = load(read_model(small_store, name))
-        return loaded[name]
-
-    return bag
+def bags(small_store: Path) -> Callable[[str], Bag]:
+    return lru_cache(lambda name: Bag(read_model(small_store, name)))
 
 
 def song_file(folder: Path, samples: sounds.Samples) -> SongFile:
     return write_song(sounds.blocks(samples), folder / "mixture.f32", lambda frames: None)
 
 
-def ours(bag: BagOfModels, song: SongFile, options: Options) -> Stems:
+def ours(bag: Bag, song: SongFile, options: Options) -> Stems:
     """All blocks of a separation joined; they must follow on one another."""
     at = 0
     parts: dict[str, list[sounds.Samples]] = {}
-    for block in Separation(bag, song, options).blocks():
+    for block in bag.separation(song, options).blocks():
         assert block.start == at
         at += block.frames
         for name, samples in block.stems.items():
@@ -50,13 +68,13 @@ def ours(bag: BagOfModels, song: SongFile, options: Options) -> Stems:
     return {name: np.concatenate(pieces, axis=1) for name, pieces in parts.items()}
 
 
-def demucs(bag: BagOfModels, samples: sounds.Samples, options: Options) -> Stems:
+def demucs(bag: Bag, samples: sounds.Samples, options: Options) -> Stems:
     """What demucs.api.Separator.separate_tensor does with the same samples."""
     wav = torch.from_numpy(samples)
     reference = wav.mean(0)
     mean, deviation = reference.mean(), reference.std() + 1e-8
     out = apply_model(
-        bag,
+        bag.demucs,
         ((wav - mean) / deviation)[None],
         shifts=options.shifts,
         split=options.split,
@@ -64,7 +82,7 @@ def demucs(bag: BagOfModels, samples: sounds.Samples, options: Options) -> Stems
         segment=options.segment,
         device="cpu",
     )
-    return dict(zip(bag.sources, (out * deviation + mean)[0].numpy(), strict=True))
+    return dict(zip(bag.info.sources, (out * deviation + mean)[0].numpy(), strict=True))
 
 
 def assert_equal(found: Stems, wanted: Stems) -> None:
@@ -80,7 +98,7 @@ def assert_equal(found: Stems, wanted: Stems) -> None:
     ids=["short", "chunk-1", "chunk", "chunk+1", "stride", "stride+1", "several"],
 )
 def test_it_equals_demucs_whatever_the_length(
-    tmp_path: Path, bags: Callable[[str], BagOfModels], frames: int
+    tmp_path: Path, bags: Callable[[str], Bag], frames: int
 ) -> None:
     samples = sounds.music(4.0)[:, :frames] + np.float32(0.01)
     options = Options(model="tiny")
@@ -104,7 +122,7 @@ def test_it_equals_demucs_whatever_the_length(
     ids=lambda value: str(value) if isinstance(value, str) else "",
 )
 def test_it_equals_demucs_with_every_option(
-    tmp_path: Path, bags: Callable[[str], BagOfModels], model: str, options: Options
+    tmp_path: Path, bags: Callable[[str], Bag], model: str, options: Options
 ) -> None:
     samples = sounds.music(3.3)
     found = ours(bags(model), song_file(tmp_path, samples), options)
@@ -114,14 +132,14 @@ def test_it_equals_demucs_with_every_option(
 @pytest.mark.parametrize("model", ["tiny", "tiny_mdx"])
 def test_shifted_passes_are_demucs_with_seeded_offsets(
     tmp_path: Path,
-    bags: Callable[[str], BagOfModels],
+    bags: Callable[[str], Bag],
     monkeypatch: pytest.MonkeyPatch,
     model: str,
 ) -> None:
     samples, options = sounds.music(2.4), Options(shifts=3)
     song = song_file(tmp_path, samples)
-    separation = Separation(bags(model), song, options)
-    leads = [lead for index in range(len(bags(model).models)) for lead in separation._leads(index)]
+    separation = bags(model).separation(song, options)
+    leads = [lead for index in range(bags(model).info.passes) for lead in separation._leads(index)]
     assert len(set(leads)) == len(leads)
     offsets = iter([RATE // 2 - lead for lead in leads])
     monkeypatch.setattr(random, "randint", lambda low, high: next(offsets))
@@ -129,18 +147,14 @@ def test_shifted_passes_are_demucs_with_seeded_offsets(
     assert_equal(ours(bags(model), song, options), wanted)
 
 
-def test_the_same_song_gives_the_same_bytes(
-    tmp_path: Path, bags: Callable[[str], BagOfModels]
-) -> None:
+def test_the_same_song_gives_the_same_bytes(tmp_path: Path, bags: Callable[[str], Bag]) -> None:
     song = song_file(tmp_path, sounds.music(2.5))
     first, second = (ours(bags("tiny"), song, Options(shifts=2)) for _ in range(2))
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
 @pytest.mark.parametrize("rest", ["mixture", "sum"])
-def test_one_stem_and_the_rest(
-    tmp_path: Path, bags: Callable[[str], BagOfModels], rest: str
-) -> None:
+def test_one_stem_and_the_rest(tmp_path: Path, bags: Callable[[str], Bag], rest: str) -> None:
     samples = sounds.music(2.5)
     song = song_file(tmp_path, samples)
     stems = ours(bags("tiny"), song, Options())
@@ -156,37 +170,45 @@ def test_one_stem_and_the_rest(
 
 
 def test_models_that_nobody_asked_for_do_not_run(
-    tmp_path: Path, bags: Callable[[str], BagOfModels], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bags: Callable[[str], Bag]
 ) -> None:
-    runs = []
-    original = apply_model
-
-    def counted(model: object, *args: object, **kwargs: object) -> object:
-        runs.append(model)
-        return original(model, *args, **kwargs)
-
-    monkeypatch.setattr(separator, "apply_model", counted)
-    song = song_file(tmp_path, sounds.music(2.0))
-    ours(bags("tiny_ft"), song, Options())
-    everything = len(runs)
-    runs.clear()
-    ours(bags("tiny_ft"), song, Options(stems="vocals"))
-    assert len(runs) == everything // 4
-    assert set(runs) == {bags("tiny_ft").models[3]}
+    bag, song = bags("tiny_ft"), song_file(tmp_path, sounds.music(2.0))
+    bag.runs.clear()
+    ours(bag, song, Options())
+    assert sorted(set(bag.runs)) == [0, 1, 2, 3]
+    everything = len(bag.runs)
+    bag.runs.clear()
+    ours(bag, song, Options(stems="vocals"))
+    assert bag.runs == [3] * (everything // 4)
 
 
-def test_silence_separates_into_silence(tmp_path: Path, bags: Callable[[str], BagOfModels]) -> None:
+def test_what_is_silent_for_a_whole_chunk_does_not_run(
+    tmp_path: Path, bags: Callable[[str], Bag]
+) -> None:
+    music = sounds.music(2.0) + np.float32(0.01)
+    silence = np.zeros((2, 8 * RATE), np.float32)
+    song = song_file(tmp_path, np.concatenate((music, silence, music), axis=1))
+    bag = bags("tiny")
+    bag.runs.clear()
+    stems = ours(bag, song, Options())
+    assert len(bag.runs) < 10  # of 16 chunks
+    for stem in stems.values():
+        assert np.abs(stem[:, 5 * RATE : 7 * RATE]).max() < 2**-22
+        assert np.abs(stem[:, -RATE:]).max() > 2**-10
+
+
+def test_silence_separates_into_silence(tmp_path: Path, bags: Callable[[str], Bag]) -> None:
     silence = np.zeros((2, 2 * RATE), np.float32)
     stems = ours(bags("tiny"), song_file(tmp_path, silence), Options())
     assert max(np.abs(samples).max() for samples in stems.values()) < 2**-22
 
 
 def test_progress_counts_every_run_and_ends_at_all(
-    tmp_path: Path, bags: Callable[[str], BagOfModels]
+    tmp_path: Path, bags: Callable[[str], Bag]
 ) -> None:
     song = song_file(tmp_path, sounds.music(2.0))
     seen: list[tuple[int, int]] = []
-    separation = Separation(bags("tiny_ft"), song, Options(shifts=2))
+    separation = bags("tiny_ft").separation(song, Options(shifts=2))
     for _block in separation.blocks(lambda done, total: seen.append((done, total))):
         pass
     stride = int(0.75 * RATE)
@@ -197,7 +219,7 @@ def test_progress_counts_every_run_and_ends_at_all(
 
 
 def test_memory_does_not_grow_with_the_song(
-    tmp_path: Path, bags: Callable[[str], BagOfModels], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bags: Callable[[str], Bag], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The most of the song that waits to be finished is what neighbouring chunks cover."""
     waiting = []
@@ -209,7 +231,7 @@ def test_memory_does_not_grow_with_the_song(
 
     monkeypatch.setattr(separator._OverlapAdd, "add", measured)
     song = song_file(tmp_path, sounds.music(12.0))
-    for _block in Separation(bags("tiny"), song, Options(shifts=2)).blocks():
+    for _block in bags("tiny").separation(song, Options(shifts=2)).blocks():
         pass
     assert max(waiting) < 2 * RATE
 

@@ -131,7 +131,7 @@ class JobsAndActors(RuleBasedStateMachine):
             stem = staging / f"{name}.flac"
             stem.write_bytes(run.result_key.encode())
             exponents_of(stem).write_bytes(b"\0")
-        done = Done(44_100, [StemFile(name, 0.5) for name in NAMES], 10**9)
+        done = Done(44_100, [StemFile(name, 0.5) for name in NAMES], 10**9, "torch")
         was_there = run.result_folder.exists()
         assert leases.finish(run, done, staging) == held
         assert run.result_folder.exists() or not held

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchaudio.transforms import Resample
 
 from separations.audio.info import CHANNELS, SAMPLE_RATE
 from separations.audio.source import FloatFrames, open_source, samples_of
@@ -94,6 +92,10 @@ def resample(blocks: Iterator[Block], rate: int) -> Iterator[Block]:
     The filter repeats itself every `old` input samples, so whole periods can be converted with
     enough of their neighbours around them, and the neighbours' output dropped.
     """
+    # Here alone: torch takes seconds and 200 MB, and most songs are at 44.1 kHz already.
+    import torch
+    from torchaudio.transforms import Resample
+
     old, new = _reduced(rate)
     convert = Resample(
         rate,

@@ -7,18 +7,22 @@ from typing import Any, Literal
 from separations.engine.options import Options
 
 # Raised when the stems of the same song and options come out different: old results are not reused.
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 
 Stage = Literal["start", "decode", "separate", "encode"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Separate the file `source` into `staging` (an empty folder)."""
+    """Separate the file `source` into `staging` (an empty folder).
+
+    engine_dir: where what is known and compiled of engines on this machine is kept.
+    """
 
     source: str
     staging: str
     model_dir: str
+    engine_dir: str
     options: Options
     frames: int  # expected at 44.1 kHz, for the progress of decoding
 
@@ -42,12 +46,13 @@ class StemFile:
 class Done:
     """The stems lie in the staging folder, as `separations.audio.stems` stores them.
 
-    memory: the most bytes that the process held meanwhile.
+    memory: the most bytes that the process held meanwhile. engine: what ran the model, in words.
     """
 
     frames: int
     stems: list[StemFile]
     memory: int
+    engine: str
 
 
 @dataclass(frozen=True)

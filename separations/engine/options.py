@@ -8,6 +8,9 @@ from separations.engine.store import ModelInfo
 from separations.faults import Fault
 
 ALL_STEMS = "all"
+AUTO = "auto"
+ENGINES = (AUTO, "torch", "openvino")
+PRECISIONS = (AUTO, "float32", "bfloat16")
 MOST_SHIFTS = 10
 MOST_OVERLAP = 0.95
 MOST_JOBS = 8
@@ -38,6 +41,8 @@ class Options:
     split: False to take the song in one piece, where the model can.
     jobs: chunks worked on side by side, 0 for one after the other.
     threads: 0 for the CPUs this process may use.
+    engine, precision: what runs the model, in which number format; "auto" for the fastest that is
+        good enough on the machine at hand (see `separations.engine.choice`).
     """
 
     model: str = "htdemucs"
@@ -50,6 +55,8 @@ class Options:
     jobs: int = 0
     threads: int = 0
     device: str = "cpu"
+    engine: str = AUTO
+    precision: str = AUTO
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,6 +95,8 @@ def settle(options: Options, model: ModelInfo) -> tuple[Options, list[Note]]:
     if options.segment is not None:
         _within("segment", options.segment, SHORTEST_SEGMENT, 600.0)
     _among("device", options.device, DEVICES)
+    _among("engine", options.engine, ENGINES)
+    _among("precision", options.precision, PRECISIONS)
     _among("rest", options.rest, ("mixture", "sum"))
     if options.stems not in (ALL_STEMS, *model.sources):
         raise Fault("no_such_stem", stem=options.stems, stems=", ".join(model.sources))

@@ -14,17 +14,17 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from demucs.apply import BagOfModels
 from loky import cpu_count
 
 from separations.audio.decode import decode
 from separations.audio.stems import StemWriter
 from separations.engine import memory, messages, separator
+from separations.engine.bank import Bank
 from separations.engine.messages import Done, Failed, Progress, Request, StemFile
-from separations.engine.options import Options, stem_names
+from separations.engine.options import ALL_STEMS, Options, stem_names
 from separations.engine.song import write_song
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault, storage_fault
@@ -39,30 +39,39 @@ Send = Callable[[messages.Message], None]
 
 
 class Engine:
-    """A warm model and the way from a file to stems."""
+    """Warm networks and the way from a file to stems."""
 
     def __init__(self) -> None:
-        self._warm: tuple[tuple[str, str, str], BagOfModels] | None = None
+        self._warm: tuple[tuple[str, Options], Bank] | None = None
 
-    def _model(self, info: ModelInfo, device: str) -> BagOfModels:
-        wanted = (info.name, info.digest, device)
+    def _bank(self, info: ModelInfo, request: Request, wait: Callable[[], None]) -> Bank:
+        # What may differ between songs that run on the same networks.
+        options = replace(
+            request.options, stems=ALL_STEMS, rest="mixture", shifts=0, overlap=0.0, split=True
+        )
+        wanted = (info.digest, options)
         if self._warm is None or self._warm[0] != wanted:
             self._warm = None  # free the old one before the new one comes
             memory.forget_peak()
-            self._warm = (wanted, separator.load(info).to(device))
+            folders = Path(request.model_dir), Path(request.engine_dir)
+            self._warm = (wanted, Bank(info, *folders, options, wait))
         return self._warm[1]
 
     def run(self, request: Request, send: Send) -> Done:
         """Separate the song of `request`; progress goes to `send`, faults are raised."""
         options = request.options
+        if not options.threads:
+            options = replace(options, threads=cpu_count())
+            request = replace(request, options=options)
         staging = Path(request.staging)
         send(Progress("start", 0.0, None))
         if not Path(request.source).exists():
             raise Fault("upload_gone")  # deleted since it was asked for
         memory.forget_peak()
         info = read_model(Path(request.model_dir), options.model)
-        _prepare_torch(options)
-        bag = self._model(info, options.device)
+        if options.device == "cuda":
+            _see_that_there_is_cuda()
+        bank = self._bank(info, request, lambda: send(Progress("start", 0.0, None)))
 
         def decoded(frames: int) -> None:
             share = min(1.0, frames / max(1, request.frames))
@@ -78,7 +87,8 @@ class Engine:
                 stack.callback(writers[name].close)
             send(Progress("separate", DECODE_SHARE, None))
             clock = _ChunkClock(send)
-            for block in separator.Separation(bag, song, options).blocks(clock.chunk_done):
+            separation = separator.Separation(info, bank.network, song, options, bank.side_by_side)
+            for block in separation.blocks(clock.chunk_done):
                 for name, samples in block.stems.items():
                     writers[name].write(samples)
             send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
@@ -86,7 +96,7 @@ class Engine:
                 writer.finish()
         mixture.unlink()
         stems = [StemFile(name, writers[name].peak) for name in names]
-        return Done(song.frames, stems, memory.peak())
+        return Done(song.frames, stems, memory.peak(), str(bank.plan))
 
 
 class _ChunkClock:
@@ -103,14 +113,11 @@ class _ChunkClock:
         self._send(Progress("separate", fraction, (total - done) * each))
 
 
-def _prepare_torch(options: Options) -> None:
-    if options.device == "cuda" and not torch.cuda.is_available():
+def _see_that_there_is_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
         raise Fault("no_cuda")
-    # Chunks side by side (`jobs`) share the CPUs.
-    threads = options.threads or max(1, cpu_count() // max(1, options.jobs))
-    torch.set_num_threads(threads)
-    # Attention's fast path writes out the whole attention matrix; a chunk is quicker without it.
-    torch.backends.mha.set_fastpath_enabled(False)
 
 
 def serve() -> None:

@@ -1,8 +1,9 @@
 """Separating a song chunk by chunk, in memory that does not grow with it.
 
-What comes out equals `demucs.api.Separator` on the same samples: each chunk goes through Demucs'
-own `apply_model`; what is ours is the order of the chunks, the seeded shifts and the summing up,
-which here needs only as much of the song as two neighbouring chunks cover.
+What comes out equals `demucs.api.Separator` on the same samples, as far as the networks do: ours
+are the order of the chunks, the seeded shifts and the summing up, which here needs only as much of
+the song as neighbouring chunks cover; and chunks that hold nothing but silence do not run.
+No torch here: whichever engine runs the networks brings its own.
 """
 
 import itertools
@@ -14,20 +15,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-from demucs.apply import BagOfModels, TensorChunk, apply_model
-from demucs.hf import load_safetensors_model
-from numpy.typing import NDArray
 
 from separations.audio.info import SAMPLE_RATE
+from separations.engine.network import Network, Samples
 from separations.engine.options import ALL_STEMS, Options, rest_name
-from separations.engine.store import ModelInfo, read_header
+from separations.engine.store import ModelInfo
 from separations.faults import Fault
 
-Samples = NDArray[np.float32]  # (2, samples)
 SHIFT_SEED = 0
 MOST_CONTEXT = 10 * SAMPLE_RATE
 LARGEST_SHIFT_SECONDS = 0.5  # demucs.apply.apply_model
+SILENCE = 2.0**-16  # half a step of 16 bits
 
 
 class Song(Protocol):
@@ -70,32 +68,25 @@ class Chunk:
     pass_index: int
 
 
-def load(info: ModelInfo) -> BagOfModels:
-    """The bag of models `info`, ready to run, from the store and from nowhere else.
-
-    Raises:
-        Fault: model_unusable when a file is not what its header promised.
-    """
-    try:
-        for file in info.files:
-            read_header(file)  # checks the class before anything imports it
-        models = [load_safetensors_model(file) for file in info.files]
-        bag = BagOfModels(models, [list(row) for row in info.weights], info.bag_segment)
-    except (OSError, ValueError, RuntimeError, AssertionError, TypeError) as error:
-        raise Fault("model_unusable", model=info.name, reason=str(error)[:200]) from error
-    bag.eval()
-    for parameter in bag.parameters():
-        parameter.requires_grad_(False)
-    return bag
-
-
 class Separation:
-    """A song being separated. Iterate over `blocks()`; to cancel, stop iterating."""
+    """A song being separated. Iterate over `blocks()`; to cancel, stop iterating.
 
-    def __init__(self, bag: BagOfModels, song: Song, options: Options) -> None:
-        self._bag, self._song, self._options = bag, song, options
-        self._device = torch.device(options.device)
-        self._sources = list(bag.sources)
+    Args:
+        networks: gives the network of one model of the bag; asked only for those that run.
+        side_by_side: chunks that are worked on at a time.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        networks: Callable[[int], Network],
+        song: Song,
+        options: Options,
+        side_by_side: int = 1,
+    ) -> None:
+        self._info, self._networks, self._song, self._options = info, networks, song, options
+        self._side_by_side = side_by_side
+        self._sources = list(info.sources)
         self._needed = self._needed_sources()
         self._chunks = self._plan()
 
@@ -128,7 +119,7 @@ class Separation:
         return [self._sources.index(options.stems)]
 
     def _share(self, model: int, source: int) -> float:
-        weights = self._bag.weights
+        weights = self._info.weights
         return float(weights[model][source]) / float(sum(row[source] for row in weights))
 
     def _plan(self) -> list[Chunk]:
@@ -137,7 +128,7 @@ class Separation:
         A model that has no say in any needed source does not run.
         """
         chunks = []
-        for model in range(len(self._bag.models)):
+        for model in range(self._info.passes):
             if any(self._share(model, source) for source in self._needed):
                 for pass_index, lead in enumerate(self._leads(model)):
                     starts = range(-lead, self._song.frames, self._stride(model))
@@ -152,15 +143,15 @@ class Separation:
         """How many samples before the song each pass over it begins."""
         if not self._options.shifts:
             return [0]
-        most = int(LARGEST_SHIFT_SECONDS * self._bag.samplerate)
+        most = int(LARGEST_SHIFT_SECONDS * SAMPLE_RATE)
         seed = np.random.default_rng([SHIFT_SEED, model])
         return [int(lead) for lead in seed.integers(0, most, self._options.shifts, endpoint=True)]
 
     def _segment_frames(self, model: int) -> int:
         if not self._options.split:
-            return self._song.frames + int(LARGEST_SHIFT_SECONDS * self._bag.samplerate)
-        seconds = self._options.segment or self._bag.models[model].segment
-        return int(self._bag.samplerate * seconds)
+            return self._song.frames + int(LARGEST_SHIFT_SECONDS * SAMPLE_RATE)
+        seconds = self._options.segment or self._info.segments[model]
+        return int(SAMPLE_RATE * seconds)
 
     def _stride(self, model: int) -> int:
         return max(1, int((1 - self._options.overlap) * self._segment_frames(model)))
@@ -169,14 +160,12 @@ class Separation:
 
     def _run_all(self) -> Iterator[Samples]:
         """Each chunk's weighted share of the needed sources, in the order of the plan."""
-        if not self._options.jobs:
-            yield from map(self._run, self._chunks)
-            return
-        with ThreadPoolExecutor(self._options.jobs) as pool:
+        # Even a single one runs apart, so that stems are written while the next chunk is made.
+        with ThreadPoolExecutor(self._side_by_side) as pool:
             ahead: deque[Future[Samples]] = deque()
             left = iter(self._chunks)
             try:
-                for chunk in itertools.islice(left, self._options.jobs):
+                for chunk in itertools.islice(left, self._side_by_side):
                     ahead.append(pool.submit(self._run, chunk))
                 while ahead:
                     ready = ahead.popleft().result()
@@ -187,37 +176,45 @@ class Separation:
 
     def _run(self, chunk: Chunk) -> Samples:
         """Run one model over one chunk; shape (needed sources, 2, length), share applied."""
-        model = self._bag.models[chunk.model]
         # A model may look at more than its chunk (Demucs pads short ones with their surroundings).
         context = min(self._segment_frames(chunk.model) // 2, MOST_CONTEXT) + SAMPLE_RATE
         start = chunk.start - context
         stop = chunk.start + chunk.length + context
-        mixture = self._normalised(start, stop)
-        with torch.inference_mode():
-            estimate = apply_model(
-                model,
-                TensorChunk(mixture[None], context, chunk.length),
-                shifts=0,
-                split=False,
-                segment=self._options.segment,
-                device=self._device,
-            )[0, self._needed].cpu()
+        if self._is_silent(chunk):
+            # The song's mean comes back when the blocks are made, as it does everywhere.
+            level = -np.float32(self._song.mean) / self._deviation
+            estimate = np.full((len(self._needed), 2, chunk.length), level, np.float32)
+        else:
+            mixture = self._normalised(start, stop)
+            network = self._networks(chunk.model)
+            estimate = network.run(mixture, context, chunk.length, self._needed)
         shares = [self._share(chunk.model, source) for source in self._needed]
         scale = np.array(shares, np.float32)[:, None, None] * self._fade(chunk)
-        weighted: Samples = estimate.numpy() * scale
+        weighted: Samples = estimate * scale
         return weighted
 
-    def _normalised(self, start: int, stop: int) -> torch.Tensor:
+    def _is_silent(self, chunk: Chunk) -> bool:
+        """Whether there is nothing to hear in what a model looks at for this chunk."""
+        around = max(0, self._segment_frames(chunk.model) - chunk.length) // 2 + 1
+        start = max(0, chunk.start - around)
+        stop = min(self._song.frames, chunk.start + chunk.length + around)
+        seen = self._song.read(start, stop)
+        return not seen.size or float(np.abs(seen).max()) < SILENCE
+
+    @property
+    def _deviation(self) -> np.float32:
+        return np.float32(self._song.deviation + 1e-8)  # as Separator
+
+    def _normalised(self, start: int, stop: int) -> Samples:
         """The mixture as the models know it: mean 0, deviation 1, and zeros outside the song."""
         song = self._song
         inside_start, inside_stop = max(0, start), min(song.frames, stop)
         mixture = np.zeros((2, stop - start), np.float32)
         inside = song.read(inside_start, inside_stop)
-        deviation = np.float32(song.deviation + 1e-8)
         mixture[:, inside_start - start : inside_stop - start] = (
             inside - np.float32(song.mean)
-        ) / deviation
-        return torch.from_numpy(mixture)
+        ) / self._deviation
+        return mixture
 
     def _fade(self, chunk: Chunk) -> Samples:
         """The chunk's share at each of its samples: its triangle over the sum of all in its pass.
@@ -248,8 +245,7 @@ class Separation:
         if not np.isfinite(normalised).all():
             raise Fault("model_unusable", model=self._options.model, reason="it gave no numbers")
         song, options = self._song, self._options
-        scale = np.float32(song.deviation + 1e-8)
-        sources = normalised * scale + np.float32(song.mean)
+        sources = normalised * self._deviation + np.float32(song.mean)
         if options.stems == ALL_STEMS:
             return Block(start, dict(zip(self._sources, sources, strict=True)))
         if options.rest == "mixture":

@@ -1,6 +1,7 @@
 """The decoded mixture on disk: written once, read from anywhere, never held in memory whole."""
 
 import math
+import mmap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,11 +20,16 @@ class SongFile:
 
     def __init__(self, path: Path, frames: int, mean: float, deviation: float) -> None:
         self.frames, self.mean, self.deviation = frames, mean, deviation
-        self._samples = np.memmap(path, np.float32, "r", shape=(frames, CHANNELS))
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._samples = np.frombuffer(self._map, np.float32).reshape(frames, CHANNELS)
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Samples `start` to `stop` within the song; shape (2, stop - start)."""
-        return np.ascontiguousarray(self._samples[start:stop].T)
+        part = np.ascontiguousarray(self._samples[start:stop].T)
+        # Pages that were looked at would count as this process's memory, until it is the song.
+        self._map.madvise(mmap.MADV_DONTNEED)
+        return part
 
 
 def write_song(

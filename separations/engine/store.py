@@ -40,23 +40,28 @@ class ModelInfo:
     """A bag of models in the store.
 
     weights: one row a model, one column a source: its share in that source's average.
-    segment: seconds a chunk has unless asked otherwise; bag_segment is what the bag says of it.
+    classes, segments: of each model: its class, and the seconds a chunk has unless asked otherwise.
     longest_segment: seconds a chunk may have at most, None where anything goes.
     """
 
     name: str
     folder: Path
     signatures: tuple[str, ...]
+    classes: tuple[str, ...]
     sources: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
-    segment: float
-    bag_segment: float | None
+    segments: tuple[Fraction, ...]
     longest_segment: float | None
     bytes: int
 
     @property
     def files(self) -> list[Path]:
         return [self.folder / f"{signature}.safetensors" for signature in self.signatures]
+
+    @property
+    def segment(self) -> float:
+        """Seconds of the shortest of them."""
+        return float(min(self.segments))
 
     @property
     def passes(self) -> int:
@@ -66,7 +71,8 @@ class ModelInfo:
     @property
     def digest(self) -> str:
         """SHA-256 over the weights and how they are mixed."""
-        whole = hashlib.sha256(json.dumps([self.weights, self.segment]).encode())
+        segments = [float(segment) for segment in self.segments]
+        whole = hashlib.sha256(json.dumps([self.weights, segments]).encode())
         for file in self.files:
             stat = file.stat()
             whole.update(_file_digest(file, stat.st_size, stat.st_mtime_ns).encode())
@@ -131,11 +137,11 @@ def read_model(folder: Path, name: str) -> ModelInfo:
         name=name,
         folder=bag_path.parent,
         signatures=signatures,
+        classes=tuple(header.klass for header in headers),
         sources=sources,
         weights=tuple(tuple(float(share) for share in row) for row in weights),
-        segment=min(segments),
-        bag_segment=bag.get("segment"),
-        longest_segment=min(limits) if limits else None,
+        segments=tuple(segments),
+        longest_segment=float(min(limits)) if limits else None,
         bytes=size,
     )
 
@@ -146,7 +152,7 @@ class Header:
 
     klass: str
     sources: tuple[str, ...]
-    segment: float
+    segment: Fraction
 
 
 def read_header(path: Path) -> Header:
@@ -184,14 +190,14 @@ def read_header(path: Path) -> Header:
     return Header(klass, tuple(sources), _number(kwargs.get("segment", CLASSES[klass])))
 
 
-def _segment(header: Header, of_bag: float | None) -> float:
+def _segment(header: Header, of_bag: float | None) -> Fraction:
     """The rule of demucs.apply.BagOfModels: a bag may shorten a transformer's segment only."""
     if of_bag is None or (header.klass == TRANSFORMER and of_bag > header.segment):
         return header.segment
-    return float(of_bag)
+    return Fraction(str(of_bag))
 
 
-def _number(value: Any) -> float:
+def _number(value: Any) -> Fraction:
     if isinstance(value, dict):
-        return float(Fraction(value["numerator"], value["denominator"]))
-    return float(value)
+        return Fraction(value["numerator"], value["denominator"])
+    return Fraction(value)

@@ -18,7 +18,14 @@ from separations.audio.info import SAMPLE_RATE, AudioInfo
 from separations.audio.isolated import probe_isolated
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Request
-from separations.engine.options import ALL_STEMS, MOST_SHIFTS, Options, settle
+from separations.engine.options import (
+    ALL_STEMS,
+    ENGINES,
+    MOST_SHIFTS,
+    PRECISIONS,
+    Options,
+    settle,
+)
 from separations.engine.store import read_model
 from separations.faults import Fault
 
@@ -47,6 +54,8 @@ class Command(BaseCommand):
         parser.add_argument("--no-split", action="store_true", help="take the song in one piece")
         parser.add_argument("--jobs", type=int, default=settings.JOBS, help="chunks side by side")
         parser.add_argument("--device", default=settings.DEVICE)
+        parser.add_argument("--engine", choices=ENGINES, default=settings.ENGINE)
+        parser.add_argument("--precision", choices=PRECISIONS, default=settings.PRECISION)
         parser.add_argument("--format", choices=tuple(FORMATS), default="wav")
         parser.add_argument("--bitrate", type=int, choices=BIT_RATES, default=BIT_RATES[-1])
 
@@ -61,6 +70,8 @@ class Command(BaseCommand):
             split=not options["no_split"],
             jobs=options["jobs"],
             threads=settings.THREADS,
+            engine=options["engine"],
+            precision=options["precision"],
             device=options["device"],
         )
         try:
@@ -137,6 +148,7 @@ class Command(BaseCommand):
             source=str(file.resolve()),
             staging=str(staging),
             model_dir=str(settings.MODEL_DIR),
+            engine_dir=str(settings.ENGINE_DIR),
             options=options,
             frames=round(info.seconds * SAMPLE_RATE),
         )

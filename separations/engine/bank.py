@@ -1,0 +1,95 @@
+"""The warm networks of one bag of models, loaded as they are asked for."""
+
+import gc
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from separations.engine import tuning
+from separations.engine.choice import OPENVINO, Plan
+from separations.engine.network import Network
+from separations.engine.options import Options
+from separations.engine.store import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Bank:
+    """Networks of the bag `info`, for songs with the same `options` but for stems and passes.
+
+    Args:
+        engine_dir: where choices and compiled networks are kept.
+        wait: called every other second while the machine is measured or a network compiled.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        model_dir: Path,
+        engine_dir: Path,
+        options: Options,
+        wait: Callable[[], None],
+    ) -> None:
+        self._info, self._options = info, options
+        self._model_dir, self._engine_dir, self._wait = model_dir, engine_dir, wait
+        self._loading = threading.Lock()
+        self._networks: dict[int, Network] = {}
+        self.plan = tuning.choose(model_dir, engine_dir, options, wait).plan
+
+    @property
+    def side_by_side(self) -> int:
+        """Chunks that are worth working on at a time."""
+        if self.plan.engine == OPENVINO:
+            return self.plan.streams
+        return max(1, self._options.jobs)
+
+    def network(self, part: int) -> Network:
+        """The network of one model of the bag.
+
+        Raises:
+            Fault: model_unusable.
+        """
+        with self._loading:
+            if part not in self._networks:
+                self._networks[part] = self._load(part)
+            return self._networks[part]
+
+    def _load(self, part: int) -> Network:
+        if self.plan.engine == OPENVINO:
+            try:
+                return self._load_compiled(part)
+            except Exception:
+                logger.warning("OpenVINO cannot be used; torch goes on", exc_info=True)
+                self.plan = Plan()
+                self._networks.clear()
+                gc.collect()
+        from separations.engine.torch_network import TorchNetwork, share_cpus
+
+        options = self._options
+        share_cpus(options.threads, self.side_by_side)
+        return TorchNetwork(self._info, part, self.plan.precision, options.segment, options.device)
+
+    def _load_compiled(self, part: int) -> Network:
+        from separations.engine import openvino_network
+
+        def make() -> Network:
+            artefact = tuning.compiled(
+                self._model_dir, self._engine_dir, options, part, self.plan, self._wait
+            )
+            try:
+                compiled = openvino_network.read_compiled(artefact, self.plan, options.threads)
+            except RuntimeError:
+                artefact.unlink(missing_ok=True)  # made by another build, or cut off
+                raise
+            alone = self._info.passes == 1
+            return openvino_network.OpenVinoNetwork(
+                compiled, self.plan.streams, options.segment, keeps_memory=alone
+            )
+
+        options = self._options
+        try:
+            return make()
+        except RuntimeError:
+            logger.warning("A compiled network is made again", exc_info=True)
+            return make()

@@ -1,0 +1,37 @@
+"""One network of a bag, whichever engine runs it. No torch here."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+
+class Network(Protocol):
+    """Separates one chunk of a song."""
+
+    def run(self, mixture: Samples, context: int, length: int, sources: list[int]) -> Samples:
+        """Estimate `sources` (columns of the network's) over `length` samples of `mixture`.
+
+        Args:
+            mixture: normalised, shape (2, context + length + context): the chunk and what is
+                around it in the song, zeros outside of it.
+
+        Returns:
+            Shape (sources, 2, length).
+        """
+        ...
+
+
+def window(mixture: Samples, context: int, length: int, wanted: int) -> tuple[Samples, int]:
+    """`wanted` samples around the chunk, the surplus on both sides of it.
+
+    The rule of demucs.apply.TensorChunk.padded and demucs.utils.center_trim.
+
+    Returns:
+        The samples, and where in them the chunk begins.
+    """
+    before = (wanted - length) // 2
+    start = context - before
+    return mixture[:, start : start + wanted], before

@@ -1,0 +1,102 @@
+"""HTDemucs networks run by OpenVINO from a compiled artefact (`separations.engine.graph`)."""
+
+import queue
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from separations.audio.info import SAMPLE_RATE
+from separations.engine.choice import PRECISION_HINTS, Plan
+from separations.engine.network import Samples, window
+from separations.engine.spectrum import analyse, synthesise
+
+# It would tell its makers over the network that it is used.
+sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+import openvino as openvino  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network compiled for this CPU.
+
+    kept: what it goes on reading from; it crashes when that is let go before it.
+    """
+
+    model: Any
+    kept: tuple[Any, ...]
+
+
+def compile_graph(graph: Path, plan: Plan, threads: int) -> Compiled:
+    """Compile the graph in the file `graph`."""
+    core = openvino.Core()
+    return Compiled(core.compile_model(graph, "CPU", _configuration(plan, threads)), (core,))
+
+
+def read_compiled(artefact: Path, plan: Plan, threads: int) -> Compiled:
+    """What `compile_graph` gave once, from its artefact, without reading all of it into memory.
+
+    Raises:
+        RuntimeError: the artefact is not what this build of OpenVINO wrote.
+    """
+    core = openvino.Core()
+    content = openvino.Tensor(np.memmap(artefact, np.uint8, "c"), shared_memory=True)
+    model = core.import_model(content, "CPU", _configuration(plan, threads))
+    return Compiled(model, (core, content))
+
+
+def _configuration(plan: Plan, threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[plan.precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": plan.streams,
+        # Slots are processes: pinned, each would take the same first CPUs.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+class OpenVinoNetwork:
+    """One compiled network, with as many chunks at a time as it has streams.
+
+    segment: seconds a chunk has at most, None for the network's own.
+    keeps_memory: whether what a run works in is kept for the next one. Networks that take turns
+        would otherwise hold several times as much as they use.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        streams: int,
+        segment: float | None = None,
+        keeps_memory: bool = True,
+    ) -> None:
+        spectrum, mixture = compiled.model.inputs
+        self._nfft, self._length = 2 * spectrum.shape[2], mixture.shape[2]
+        self._segment = int(segment * SAMPLE_RATE) if segment else self._length
+        self._compiled, self._keeps_memory = compiled, keeps_memory
+        self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.model.create_infer_request())
+
+    def run(self, mixture: Samples, context: int, length: int, sources: list[int]) -> Samples:
+        part, before = window(mixture, context, length, self._segment)
+        # Shorter chunks than it was trained with are filled up with silence, as HTDemucs does.
+        whole = np.zeros((2, self._length), np.float32)
+        whole[:, : part.shape[1]] = part
+        spectrum = analyse(whole, self._nfft)
+        estimate = np.empty((len(sources), 2, length), np.float32)
+        request = self._requests.get()
+        try:
+            spectra, waves = request.infer(
+                [spectrum, whole[None]], share_inputs=True, share_outputs=True
+            ).values()
+            for row, source in enumerate(sources):
+                wave = synthesise(spectra[source], self._length) + waves[source]
+                estimate[row] = wave[:, before : before + length]
+        finally:
+            self._requests.put(request)
+        if not self._keeps_memory:
+            self._compiled.model.release_memory()
+        return estimate

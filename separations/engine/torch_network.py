@@ -1,0 +1,71 @@
+"""Networks run by torch, through Demucs' own `apply_model`. Any model, any device."""
+
+from typing import Any
+
+import torch
+from demucs.apply import TensorChunk, apply_model
+from demucs.hf import load_safetensors_model
+
+from separations.engine.choice import BFLOAT16, Precision
+from separations.engine.network import Samples
+from separations.engine.store import ModelInfo, read_header
+from separations.faults import Fault
+
+
+def load(info: ModelInfo, part: int) -> Any:
+    """The torch module of one part of the bag `info`, from the store and from nowhere else.
+
+    Raises:
+        Fault: model_unusable when the file is not what its header promised.
+    """
+    file = info.files[part]
+    try:
+        read_header(file)  # checks the class before anything imports it
+        model = load_safetensors_model(file)
+    except (OSError, ValueError, RuntimeError, AssertionError, TypeError) as error:
+        raise Fault("model_unusable", model=info.name, reason=str(error)[:200]) from error
+    model.segment = info.segments[part]  # a bag may shorten it
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def share_cpus(threads: int, side_by_side: int) -> None:
+    """Have chunks that are worked on at a time share `threads` CPUs."""
+    torch.set_num_threads(max(1, threads // side_by_side))
+
+
+class TorchNetwork:
+    """One model in torch.
+
+    segment: seconds a chunk has at most, None for the model's own.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        part: int,
+        precision: Precision,
+        segment: float | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._segment, self._device = segment, torch.device(device)
+        self._model = load(info, part).to(self._device)
+        self._half = precision == BFLOAT16
+
+    def run(self, mixture: Samples, context: int, length: int, sources: list[int]) -> Samples:
+        chunk = TensorChunk(torch.from_numpy(mixture)[None], context, length)
+        # Attention's fast path writes out the whole attention matrix; it is slower and larger.
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            estimate = apply_model(
+                self._model,
+                chunk,
+                shifts=0,
+                split=False,
+                segment=self._segment,
+                device=self._device,
+            )[0, sources]
+        samples: Samples = estimate.float().cpu().numpy()
+        return samples

@@ -1,0 +1,141 @@
+"""One trial, in a process of its own: `python -m separations.engine.trial TASK`.
+
+Times an engine on a few seconds of real music, compares it with float32 in torch, and leaves what
+it compiled in the scratch folder. The answer on standard output is a list of `choice.Trial`.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from separations.audio.decode import decode
+from separations.audio.info import SAMPLE_RATE
+from separations.engine.choice import FLOAT32, TORCH, Trial
+from separations.engine.network import Network, Samples
+from separations.engine.store import ModelInfo, read_model
+from separations.engine.tuning import ROOT, Task, artefact, read_task
+
+MUSIC = ROOT / "static" / "demo" / "feelings.m4a"
+REFERENCE = "reference.npy"
+LEAST_SNR = 30.0  # dB from float32; any worse and it is not taken
+SILENT = 1e-4  # a source this much weaker than the mixture (energy) counts as silent
+LEAST_ERROR = 1e-20  # of the energy: 200 dB are as good as equal
+ROUNDS = 2
+
+
+def main() -> None:
+    # What libraries print goes to the log; the answer alone to where it is waited for.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(OSError):
+        os.nice(5)
+    task = read_task(sys.argv[1])
+    try:
+        trials = _run(task)
+    except Exception as error:  # noqa: BLE001 (a candidate may fail in any way; then it is out)
+        trials = [Trial(task.plan, problem=f"{type(error).__name__}: {error}"[:300])]
+    with channel:
+        json.dump([asdict(trial) for trial in trials], channel)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _run(task: Task) -> list[Trial]:
+    info = read_model(Path(task.model_dir), task.model)
+    if task.plan.engine == TORCH:
+        return [_try_torch(task, info)]
+    return _try_openvino(task, info)
+
+
+def _try_torch(task: Task, info: ModelInfo) -> Trial:
+    from separations.engine.torch_network import TorchNetwork, share_cpus
+
+    share_cpus(task.threads, 1)
+    network = TorchNetwork(info, task.part, task.plan.precision)
+    seconds, estimate = _time(network, _music(info, task.part), len(info.sources), 1)
+    reference = Path(task.scratch) / REFERENCE
+    if task.plan.precision == FLOAT32:
+        np.save(reference, estimate)
+        return Trial(task.plan, seconds)
+    return _judge(Trial(task.plan, seconds), estimate, np.load(reference))
+
+
+def _try_openvino(task: Task, info: ModelInfo) -> list[Trial]:
+    from separations.engine import openvino_network
+
+    scratch = Path(task.scratch)
+    graph = scratch / f"{task.part}.xml"
+    if not graph.exists():
+        from separations.engine.graph import write_graph
+        from separations.engine.torch_network import load
+
+        write_graph(load(info, task.part), graph)
+    trials = []
+    for streams in task.streams or (task.plan.streams,):
+        plan = replace(task.plan, streams=streams)
+        compiled = openvino_network.compile_graph(graph, plan, task.threads)
+        exported = compiled.model.export_model().getbuffer()
+        artefact(scratch, task.part, plan).write_bytes(exported)
+        if not task.streams:
+            return [Trial(plan)]
+        network = openvino_network.OpenVinoNetwork(compiled, streams)
+        seconds, estimate = _time(network, _music(info, 0), len(info.sources), streams)
+        trials.append(_judge(Trial(plan, seconds), estimate, np.load(scratch / REFERENCE)))
+    return trials
+
+
+def _music(info: ModelInfo, part: int) -> Samples:
+    """Music for one chunk of the network, normalised as songs are; shape (2, samples)."""
+    wanted = int(info.segments[part] * SAMPLE_RATE)
+    blocks: list[Samples] = []
+    for block in decode(MUSIC):
+        blocks.append(block)
+        if sum(each.shape[1] for each in blocks) >= wanted:
+            break
+    samples = np.resize(np.concatenate(blocks, axis=1), (2, wanted))
+    mono = samples.mean(axis=0)
+    normalised: Samples = ((samples - mono.mean()) / (mono.std() + 1e-8)).astype(np.float32)
+    return normalised
+
+
+def _time(network: Network, music: Samples, sources: int, streams: int) -> tuple[float, Samples]:
+    """Seconds a chunk, when `streams` are worked on at a time; and the estimate."""
+
+    def once(_number: int) -> Samples:
+        return network.run(music, 0, music.shape[1], list(range(sources)))
+
+    with ThreadPoolExecutor(streams) as pool:
+        estimate, *_ = pool.map(once, range(streams))  # memory is taken, caches are warm
+        times = []
+        for _ in range(ROUNDS):
+            began = time.monotonic()
+            list(pool.map(once, range(streams)))
+            times.append((time.monotonic() - began) / streams)
+    return min(times), estimate
+
+
+def _judge(trial: Trial, estimate: Samples, reference: Samples) -> Trial:
+    """`trial` with its worst stem's SNR, and refused if that is not enough."""
+    energies = np.square(reference, dtype=np.float64).sum(axis=(1, 2))
+    errors = np.square(reference - estimate, dtype=np.float64).sum(axis=(1, 2))
+    heard = energies > SILENT * energies.sum()
+    ratios = energies[heard] / np.maximum(errors[heard], LEAST_ERROR * energies[heard])
+    snr = float(10 * np.log10(ratios.min())) if np.isfinite(estimate).all() else -200.0
+    refused = f"{snr:.0f} dB from float32, {LEAST_SNR:.0f} are asked for"
+    return replace(trial, snr=snr, problem="" if snr >= LEAST_SNR else refused)
+
+
+if __name__ == "__main__":
+    main()
