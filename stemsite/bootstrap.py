@@ -342,6 +342,15 @@ def faults(*arguments: str) -> None:
     call(PYTHON, "-m", "tests.faults", *arguments, advice=advice)
 
 
+def bench(*arguments: str) -> None:
+    """Speed, memory and quality beside Demucs' own Separator. `arguments` go to tests.bench."""
+    setup(dev=True)
+    fetch_models()
+    models = ["--models", os.environ["MODEL_DIR"]] if os.environ.get("MODEL_DIR") else []
+    advice = "The benchmark did not come to its end; see above."
+    call(PYTHON, "-m", "tests.bench", *models, *arguments, advice=advice)
+
+
 def lint() -> None:
     setup(dev=True)
     say("Checking style, types, migrations and translations")
@@ -359,6 +368,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "dev": dev,
     "test": test,
     "faults": faults,
+    "bench": bench,
     "lint": lint,
 }
 
