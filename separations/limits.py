@@ -68,7 +68,7 @@ def slots() -> int:
 def threads() -> int:
     """Threads for each slot. Always the same on one machine, whatever runs beside it: the last
     bits of a result could depend on it."""
-    return settings.THREADS or max(1, int(cpu_count()) // (slots() * max(1, settings.JOBS)))
+    return settings.THREADS or max(1, int(cpu_count()) // slots())
 
 
 # Time

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +12,17 @@ import numpy as np
 import pytest
 
 from separations.audio.stems import read_stem
-from separations.engine import choice, trial, tuning
+from separations.engine import choice, process, trial, tuning
 from separations.engine.choice import BFLOAT16, FLOAT32, OPENVINO, TORCH, Plan, Trial
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Request
+from separations.engine.openvino_network import OpenVinoNetwork
 from separations.engine.options import Options
 from separations.engine.store import read_model
 from tests import sounds
 
 AUTO = Options(model="tiny", threads=1)
+AUTO_TORCH = replace(AUTO, engine="torch", precision="float32")
 WITH_OPENVINO = replace(AUTO, engine="openvino")
 IN_TORCH = Plan(TORCH, FLOAT32)
 IN_OPENVINO = Plan(OPENVINO, FLOAT32, 1)
@@ -62,7 +65,7 @@ def measured(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_this_machine_is_measured_once(
     tmp_path: Path, small_store: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder,) = measured.iterdir()
+    (folder,) = measured.glob("tiny-*")
     chosen = choice.read_choice(folder)
     assert chosen is not None
     tried = {trial.plan: trial for trial in chosen.trials}
@@ -72,7 +75,7 @@ def test_this_machine_is_measured_once(
     assert chosen.plan.engine == OPENVINO
     assert chosen.cpu == choice.cpu_name() != ""
     # What was only needed to measure is gone.
-    kinds = {path.suffix for path in folder.iterdir() if path.name != "lock"}
+    kinds = {path.suffix for path in folder.iterdir()}
     assert kinds == {".json", ".compiled"}
     monkeypatch.setattr(tuning, "_measure", None)
     assert tuning.choose(small_store, measured, WITH_OPENVINO, no_wait) == chosen
@@ -143,7 +146,7 @@ def test_without_openvino_torch_does_the_work(
     with EngineProcess() as engine:
         done, _stems = run(engine, small_store, tmp_path, WITH_OPENVINO)
     assert done.engine == "torch float32"
-    (folder,) = (tmp_path / "engines").iterdir()
+    (folder,) = (tmp_path / "engines").glob("tiny-*")
     kept = choice.read_choice(folder)
     assert kept is not None
     assert "no such instruction set" in kept.trials[-1].problem
@@ -167,7 +170,7 @@ def test_a_spoilt_artefact_is_made_again(tmp_path: Path, small_store: Path, meas
         done, stems = run(engine, small_store, tmp_path, WITH_OPENVINO)
     assert done.engine == "openvino float32"
     (artefact,) = (tmp_path / "engines").glob("*/*.compiled")
-    artefact.write_bytes(b"cut off")
+    artefact.write_bytes(b"")
     with EngineProcess() as engine:
         done, again = run(engine, small_store, tmp_path, WITH_OPENVINO)
         assert done.engine == "openvino float32"
@@ -185,7 +188,7 @@ def test_with_openvino_no_torch_is_loaded(small_store: Path, measured: Path) -> 
         "store, engines = map(Path, sys.argv[1:]); "
         "options = Options(model='tiny', threads=1, engine='openvino'); "
         "Bank(read_model(store, 'tiny'), store, engines, options, lambda: None).network(0); "
-        "names = 'torch', 'demucs', 'torchaudio', 'openvino', 'openvino_telemetry.main'; "
+        "names = 'torch', 'demucs', 'torchaudio', 'openvino'; "
         "print([name for name in names if name in sys.modules])"
     )
     child = subprocess.run(
@@ -238,3 +241,87 @@ def test_a_choice_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     for text in ("", "{}", json.dumps({"plan": {"engine": "abacus"}})):
         (tmp_path / choice.FILE_NAME).write_text(text)
         assert choice.read_choice(tmp_path) is None
+
+
+def test_a_failure_that_may_have_passed_is_tried_again_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [Trial(IN_TORCH, 4.0), Trial(IN_OPENVINO, problem="its process ended with status -9")]
+    choice.write_choice(tmp_path, failed, AUTO)
+    assert choice.read_choice(tmp_path) is not None
+    later = time.time() + choice.TRY_AGAIN_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert choice.read_choice(tmp_path) is None
+    refused = [Trial(IN_TORCH, 4.0), Trial(IN_OPENVINO, 1.0, 12.0, problem="too far off")]
+    choice.write_choice(tmp_path, refused, AUTO)
+    monkeypatch.setattr(time, "time", lambda: 2 * later)
+    assert choice.read_choice(tmp_path) is not None
+
+
+def test_to_stop_is_no_failure(tmp_path: Path, small_store: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        tuning.choose(small_store, tmp_path, AUTO, stop)
+    assert not list(tmp_path.rglob(choice.FILE_NAME))
+    assert not list(tmp_path.rglob("trial-*"))
+
+
+def test_a_folder_that_cannot_be_written_costs_no_job(tmp_path: Path, small_store: Path) -> None:
+    (tmp_path / "engines").write_text("not a folder")
+    with EngineProcess() as engine:
+        done, _stems = run(engine, small_store, tmp_path, AUTO)
+    assert done.engine == "torch float32"
+
+
+def test_openvino_that_fails_half_way_leaves_the_song_to_torch(
+    tmp_path: Path, small_store: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = process.Engine().run(
+        _request(small_store, tmp_path / "a", measured, AUTO_TORCH), _deaf
+    )
+    calls = []
+
+    def failing(self: OpenVinoNetwork, *arguments: object) -> None:
+        calls.append(arguments)
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(OpenVinoNetwork, "run", failing)
+    request = _request(small_store, tmp_path / "b", measured, WITH_OPENVINO)
+    done = process.Engine().run(request, _deaf)
+    assert calls
+    assert done.engine == wanted.engine == "torch float32"
+    for name in ("drums", "vocals"):
+        found, expected = (tmp_path / each / "staging" / f"{name}.flac" for each in "ba")
+        assert found.read_bytes() == expected.read_bytes()
+
+
+def _request(store: Path, folder: Path, engines: Path, options: Options) -> Request:
+    staging = folder / "staging"
+    staging.mkdir(parents=True)
+    source = sounds.wav(folder / "song.wav", sounds.music(2.0))
+    return Request(str(source), str(staging), str(store), str(engines), options, 0)
+
+
+def _deaf(_message: object) -> None:
+    pass
+
+
+def test_nobody_is_told_over_the_network() -> None:
+    for module in ("graph", "openvino_network", "trial"):
+        code = (
+            f"import sys, separations.engine.{module}; "
+            "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+        )
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=sounds.ROOT,
+            check=True,
+        )
+        assert child.stdout.strip() == "[]"

@@ -1,5 +1,6 @@
 """The engine runs apart, reports truly, and can be killed at any moment."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+import soundfile
 
 from separations.audio.stems import read_stem
 from separations.engine.host import EngineProcess
@@ -71,6 +73,21 @@ def test_a_song_becomes_stems_with_true_progress(
         stored = np.concatenate(list(read_stem(staging / f"{stem.name}.flac")))
         assert stored.shape == (done.frames, 2)
         assert np.abs(stored).max() == pytest.approx(stem.peak, abs=1e-5)
+
+
+def test_stems_can_be_heard_while_the_song_is_still_separated(
+    engine: EngineProcess, tmp_path: Path, small_store: Path
+) -> None:
+    source = sounds.wav(tmp_path / "song.wav", sounds.music(30.0))
+    staging = tmp_path / "staging"
+    heard_at = 1.0
+    for message in engine.run(request_for(source, staging, small_store), 60.0):
+        if isinstance(message, Progress) and message.stage == "separate" and heard_at == 1.0:
+            with contextlib.suppress(soundfile.LibsndfileError):
+                stems = [soundfile.read(path, frames=44_100)[0] for path in staging.glob("*.flac")]
+                if len(stems) == 4 and all(len(stem) == 44_100 for stem in stems):
+                    heard_at = message.fraction
+    assert heard_at < 0.5
 
 
 def test_the_model_stays_warm_and_the_bytes_the_same(

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -243,3 +244,15 @@ def test_the_song_on_disk_has_the_statistics_torch_would_give(tmp_path: Path) ->
     assert song.mean == pytest.approx(float(mono.mean()), rel=1e-5)
     assert song.deviation == pytest.approx(float(mono.std()), rel=1e-5)
     np.testing.assert_array_equal(song.read(100, 2_000), samples[:, 100:2_000])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells of Linux only")
+def test_what_was_read_of_a_song_does_not_stay_in_memory(tmp_path: Path) -> None:
+    song = song_file(tmp_path, sounds.music(60.0))
+    whole = song.frames * 8
+    for start in range(0, song.frames - RATE, RATE):
+        song.read(start, start + RATE)
+    maps = Path("/proc/self/smaps").read_text().split(str(tmp_path / "mixture.f32"))
+    resident = sum(int(re.findall(r"Rss:\s+(\d+) kB", part)[0]) * 1024 for part in maps[1:])
+    assert len(maps) > 1
+    assert resident < whole / 10

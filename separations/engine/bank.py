@@ -35,7 +35,11 @@ class Bank:
         self._model_dir, self._engine_dir, self._wait = model_dir, engine_dir, wait
         self._loading = threading.Lock()
         self._networks: dict[int, Network] = {}
-        self.plan = tuning.choose(model_dir, engine_dir, options, wait).plan
+        try:
+            self.plan = tuning.choose(model_dir, engine_dir, options, wait).plan
+        except OSError:
+            logger.warning("The fastest engine cannot be found; torch goes on", exc_info=True)
+            self.plan = Plan()
 
     @property
     def side_by_side(self) -> int:
@@ -61,14 +65,25 @@ class Bank:
                 return self._load_compiled(part)
             except Exception:
                 logger.warning("OpenVINO cannot be used; torch goes on", exc_info=True)
-                self.plan = Plan()
-                self._networks.clear()
-                gc.collect()
+                self._to_torch()
         from separations.engine.torch_network import TorchNetwork, share_cpus
 
         options = self._options
         share_cpus(options.threads, self.side_by_side)
         return TorchNetwork(self._info, part, self.plan.precision, options.segment, options.device)
+
+    def fall_back(self) -> bool:
+        """Go on with torch, if OpenVINO was what failed. False when there is nothing to fall to."""
+        with self._loading:
+            if self.plan.engine != OPENVINO:
+                return False
+            self._to_torch()
+            return True
+
+    def _to_torch(self) -> None:
+        self.plan = Plan()
+        self._networks.clear()
+        gc.collect()
 
     def _load_compiled(self, part: int) -> Network:
         from separations.engine import openvino_network
@@ -79,7 +94,7 @@ class Bank:
             )
             try:
                 compiled = openvino_network.read_compiled(artefact, self.plan, options.threads)
-            except RuntimeError:
+            except (RuntimeError, ValueError):
                 artefact.unlink(missing_ok=True)  # made by another build, or cut off
                 raise
             alone = self._info.passes == 1
@@ -90,6 +105,6 @@ class Bank:
         options = self._options
         try:
             return make()
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             logger.warning("A compiled network is made again", exc_info=True)
             return make()

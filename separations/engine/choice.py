@@ -32,6 +32,7 @@ BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 GRAPH_VERSION = 1  # raised when graphs are made in another way: compiled ones are not used again
 CPU_INFO = Path("/proc/cpuinfo")
 FILE_NAME = "choice.json"
+TRY_AGAIN_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,14 @@ def _prefix(model: ModelInfo) -> str:
 
 
 def read_choice(folder: Path) -> Choice | None:
-    """What was chosen, None when nothing was yet, or it cannot be read."""
+    """What was chosen; None when nothing was, when it cannot be read, or when a candidate failed
+    for a reason that may have passed, a day ago."""
     try:
         kept = json.loads((folder / FILE_NAME).read_text())
         trials = tuple(Trial(**{**each, "plan": Plan(**each["plan"])}) for each in kept["trials"])
+        hopeful = any(trial.problem and trial.snr is None for trial in trials)
+        if hopeful and time.time() - kept["at"] > TRY_AGAIN_SECONDS:
+            return None
         return Choice(Plan(**kept["plan"]), trials, kept["cpu"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

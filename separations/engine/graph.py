@@ -20,16 +20,18 @@ from typing import Any
 import torch
 from demucs.hdemucs import HDecLayer, HEncLayer
 from demucs.transformer import LayerScale
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separations.engine.openvino_network import openvino
+from separations.engine.quiet_openvino import FrontEndManager, openvino
 
 
 def write_graph(model: Any, path: Path) -> None:
     """Write the graph of the HTDemucs `model` to `path` (.xml, and .bin beside it)."""
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # after the quiet one
+
+    if not model.use_train_segment:
+        raise ValueError("a model for chunks of any length")
     length = int(model.segment * model.samplerate)
     frames = math.ceil(length / model.hop_length)
     core = Core(model)

@@ -1,21 +1,18 @@
 """HTDemucs networks run by OpenVINO from a compiled artefact (`separations.engine.graph`)."""
 
 import queue
-import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from separations.audio.info import SAMPLE_RATE
 from separations.engine.choice import PRECISION_HINTS, Plan
 from separations.engine.network import Samples, window
+from separations.engine.quiet_openvino import openvino
 from separations.engine.spectrum import analyse, synthesise
-
-# It would tell its makers over the network that it is used.
-sys.modules.setdefault("openvino_telemetry", cast(Any, None))
-import openvino as openvino  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,7 @@ class OpenVinoNetwork:
         self._nfft, self._length = 2 * spectrum.shape[2], mixture.shape[2]
         self._segment = int(segment * SAMPLE_RATE) if segment else self._length
         self._compiled, self._keeps_memory = compiled, keeps_memory
+        self._counting, self._busy = threading.Lock(), 0
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(streams):
             self._requests.put(compiled.model.create_infer_request())
@@ -87,7 +85,7 @@ class OpenVinoNetwork:
         whole[:, : part.shape[1]] = part
         spectrum = analyse(whole, self._nfft)
         estimate = np.empty((len(sources), 2, length), np.float32)
-        request = self._requests.get()
+        request = self._take()
         try:
             spectra, waves = request.infer(
                 [spectrum, whole[None]], share_inputs=True, share_outputs=True
@@ -96,7 +94,18 @@ class OpenVinoNetwork:
                 wave = synthesise(spectra[source], self._length) + waves[source]
                 estimate[row] = wave[:, before : before + length]
         finally:
-            self._requests.put(request)
-        if not self._keeps_memory:
-            self._compiled.model.release_memory()
+            self._give_back(request)
         return estimate
+
+    def _take(self) -> Any:
+        request = self._requests.get()
+        with self._counting:
+            self._busy += 1
+        return request
+
+    def _give_back(self, request: Any) -> None:
+        with self._counting:
+            self._busy -= 1
+            if not self._busy and not self._keeps_memory:
+                self._compiled.model.release_memory()  # an error while a request runs
+        self._requests.put(request)

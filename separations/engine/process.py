@@ -6,6 +6,7 @@ started it may do so at any moment, and when that one dies the closed pipe ends 
 
 import contextlib
 import errno
+import logging
 import os
 import queue
 import sys
@@ -29,6 +30,7 @@ from separations.engine.song import write_song
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault, storage_fault
 
+logger = logging.getLogger(__name__)
 # Shares of the whole work, from timing songs of one to ten minutes; the rest is the chunks'.
 DECODE_SHARE = 0.02
 ENCODE_SHARE = 0.01
@@ -72,6 +74,8 @@ class Engine:
         if options.device == "cuda":
             _see_that_there_is_cuda()
         bank = self._bank(info, request, lambda: send(Progress("start", 0.0, None)))
+        for part in separator.needed_models(info, options):
+            bank.network(part)  # now: to compile one takes a while, which only this thread may tell
 
         def decoded(frames: int) -> None:
             share = min(1.0, frames / max(1, request.frames))
@@ -79,24 +83,38 @@ class Engine:
 
         mixture = staging / "mixture.f32"
         song = write_song(decode(Path(request.source)), mixture, decoded)
-        names = stem_names(options, info)
-        with contextlib.ExitStack() as stack:
-            writers = {}
-            for name in names:
-                writers[name] = StemWriter(staging / f"{name}.flac")
-                stack.callback(writers[name].close)
-            send(Progress("separate", DECODE_SHARE, None))
-            clock = _ChunkClock(send)
-            separation = separator.Separation(info, bank.network, song, options, bank.side_by_side)
-            for block in separation.blocks(clock.chunk_done):
-                for name, samples in block.stems.items():
-                    writers[name].write(samples)
-            send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
-            for writer in writers.values():
-                writer.finish()
+        try:
+            stems = _separate(info, bank, song, options, staging, send)
+        except RuntimeError:
+            # From its start, so that all of a song is one engine's work.
+            if not bank.fall_back():
+                raise
+            logger.warning("OpenVINO failed; torch takes the song", exc_info=True)
+            stems = _separate(info, bank, song, options, staging, send)
         mixture.unlink()
-        stems = [StemFile(name, writers[name].peak) for name in names]
         return Done(song.frames, stems, memory.peak(), str(bank.plan))
+
+
+def _separate(
+    info: ModelInfo, bank: Bank, song: separator.Song, options: Options, staging: Path, send: Send
+) -> list[StemFile]:
+    """Write the stems of `song` as they are made."""
+    names = stem_names(options, info)
+    with contextlib.ExitStack() as stack:
+        writers = {}
+        for name in names:
+            writers[name] = StemWriter(staging / f"{name}.flac")
+            stack.callback(writers[name].close)
+        send(Progress("separate", DECODE_SHARE, None))
+        clock = _ChunkClock(send)
+        separation = separator.Separation(info, bank.network, song, options, bank.side_by_side)
+        for block in separation.blocks(clock.chunk_done):
+            for name, samples in block.stems.items():
+                writers[name].write(samples)
+        send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
+        for writer in writers.values():
+            writer.finish()
+    return [StemFile(name, writers[name].peak) for name in names]
 
 
 class _ChunkClock:

@@ -68,6 +68,23 @@ class Chunk:
     pass_index: int
 
 
+def needed_sources(info: ModelInfo, options: Options) -> list[int]:
+    """Columns of the sources that the chosen stems are made of."""
+    if options.stems == ALL_STEMS or options.rest == "sum":
+        return list(range(len(info.sources)))
+    return [info.sources.index(options.stems)]
+
+
+def needed_models(info: ModelInfo, options: Options) -> list[int]:
+    """The models of the bag that have a say in any needed source; others do not run."""
+    needed = needed_sources(info, options)
+    return [
+        model
+        for model in range(len(info.weights))
+        if any(info.weights[model][source] for source in needed)
+    ]
+
+
 class Separation:
     """A song being separated. Iterate over `blocks()`; to cancel, stop iterating.
 
@@ -87,7 +104,7 @@ class Separation:
         self._info, self._networks, self._song, self._options = info, networks, song, options
         self._side_by_side = side_by_side
         self._sources = list(info.sources)
-        self._needed = self._needed_sources()
+        self._needed = needed_sources(info, options)
         self._chunks = self._plan()
 
     def blocks(self, on_chunk: Callable[[int, int], None] | None = None) -> Iterator[Block]:
@@ -111,32 +128,21 @@ class Separation:
 
     # Planning
 
-    def _needed_sources(self) -> list[int]:
-        """Columns of the sources that the chosen stems are made of."""
-        options = self._options
-        if options.stems == ALL_STEMS or options.rest == "sum":
-            return list(range(len(self._sources)))
-        return [self._sources.index(options.stems)]
-
     def _share(self, model: int, source: int) -> float:
         weights = self._info.weights
         return float(weights[model][source]) / float(sum(row[source] for row in weights))
 
     def _plan(self) -> list[Chunk]:
-        """All chunks of all passes, in the order of where they begin.
-
-        A model that has no say in any needed source does not run.
-        """
+        """All chunks of all passes, in the order of where they begin."""
         chunks = []
-        for model in range(self._info.passes):
-            if any(self._share(model, source) for source in self._needed):
-                for pass_index, lead in enumerate(self._leads(model)):
-                    starts = range(-lead, self._song.frames, self._stride(model))
-                    length = self._segment_frames(model)
-                    chunks += [
-                        Chunk(start, min(length, self._song.frames - start), model, pass_index)
-                        for start in starts
-                    ]
+        for model in needed_models(self._info, self._options):
+            for pass_index, lead in enumerate(self._leads(model)):
+                starts = range(-lead, self._song.frames, self._stride(model))
+                length = self._segment_frames(model)
+                chunks += [
+                    Chunk(start, min(length, self._song.frames - start), model, pass_index)
+                    for start in starts
+                ]
         return sorted(chunks, key=lambda chunk: (chunk.start, chunk.model, chunk.pass_index))
 
     def _leads(self, model: int) -> list[int]:

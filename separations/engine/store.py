@@ -130,8 +130,12 @@ def read_model(folder: Path, name: str) -> ModelInfo:
     weights = bag.get("weights") or [[1.0] * len(sources)] * len(headers)
     if any(header.sources != sources for header in headers) or len(weights) != len(headers):
         raise Fault("model_unusable", model=name, reason="its parts do not fit together")
-    limits = [header.segment for header in headers if header.klass == TRANSFORMER]
     segments = [_segment(header, bag.get("segment")) for header in headers]
+    limits = [
+        segment
+        for header, segment in zip(headers, segments, strict=True)
+        if header.klass == TRANSFORMER
+    ]
     size = sum((bag_path.parent / f"{each}.safetensors").stat().st_size for each in signatures)
     return ModelInfo(
         name=name,
@@ -194,10 +198,11 @@ def _segment(header: Header, of_bag: float | None) -> Fraction:
     """The rule of demucs.apply.BagOfModels: a bag may shorten a transformer's segment only."""
     if of_bag is None or (header.klass == TRANSFORMER and of_bag > header.segment):
         return header.segment
-    return Fraction(str(of_bag))
+    return _number(of_bag)
 
 
 def _number(value: Any) -> Fraction:
     if isinstance(value, dict):
         return Fraction(value["numerator"], value["denominator"])
-    return Fraction(value)
+    # As many samples as Demucs takes: it multiplies with the float.
+    return Fraction(int(SAMPLE_RATE * float(value)), SAMPLE_RATE)

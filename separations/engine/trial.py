@@ -18,6 +18,7 @@ import numpy as np
 
 from separations.audio.decode import decode
 from separations.audio.info import SAMPLE_RATE
+from separations.engine import memory
 from separations.engine.choice import FLOAT32, TORCH, Trial
 from separations.engine.network import Network, Samples
 from separations.engine.store import ModelInfo, read_model
@@ -38,6 +39,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
         os.nice(5)
+    memory.go_first()
     task = read_task(sys.argv[1])
     try:
         trials = _run(task)
@@ -54,9 +56,13 @@ def _end_with_parent() -> None:
 
 def _run(task: Task) -> list[Trial]:
     info = read_model(Path(task.model_dir), task.model)
+    if task.step == "convert":
+        return _convert(task, info)
+    if task.step == "compile":
+        return _compile(task)
     if task.plan.engine == TORCH:
         return [_try_torch(task, info)]
-    return _try_openvino(task, info)
+    return [_try_openvino(task, info)]
 
 
 def _try_torch(task: Task, info: ModelInfo) -> Trial:
@@ -72,28 +78,39 @@ def _try_torch(task: Task, info: ModelInfo) -> Trial:
     return _judge(Trial(task.plan, seconds), estimate, np.load(reference))
 
 
-def _try_openvino(task: Task, info: ModelInfo) -> list[Trial]:
-    from separations.engine import openvino_network
-
-    scratch = Path(task.scratch)
-    graph = scratch / f"{task.part}.xml"
+def _convert(task: Task, info: ModelInfo) -> list[Trial]:
+    graph = _graph(task)
     if not graph.exists():
         from separations.engine.graph import write_graph
         from separations.engine.torch_network import load
 
         write_graph(load(info, task.part), graph)
-    trials = []
-    for streams in task.streams or (task.plan.streams,):
-        plan = replace(task.plan, streams=streams)
-        compiled = openvino_network.compile_graph(graph, plan, task.threads)
-        exported = compiled.model.export_model().getbuffer()
-        artefact(scratch, task.part, plan).write_bytes(exported)
-        if not task.streams:
-            return [Trial(plan)]
-        network = openvino_network.OpenVinoNetwork(compiled, streams)
-        seconds, estimate = _time(network, _music(info, 0), len(info.sources), streams)
-        trials.append(_judge(Trial(plan, seconds), estimate, np.load(scratch / REFERENCE)))
-    return trials
+    return [Trial(task.plan)]
+
+
+def _compile(task: Task) -> list[Trial]:
+    from separations.engine import openvino_network
+
+    compiled = openvino_network.compile_graph(_graph(task), task.plan, task.threads)
+    target = artefact(Path(task.scratch), task.part, task.plan)
+    target.write_bytes(compiled.model.export_model().getbuffer())
+    return [Trial(task.plan)]
+
+
+def _try_openvino(task: Task, info: ModelInfo) -> Trial:
+    from separations.engine import openvino_network
+
+    _compile(task)
+    scratch, streams = Path(task.scratch), task.plan.streams
+    kept = artefact(scratch, task.part, task.plan)
+    compiled = openvino_network.read_compiled(kept, task.plan, task.threads)
+    network = openvino_network.OpenVinoNetwork(compiled, streams)
+    seconds, estimate = _time(network, _music(info, task.part), len(info.sources), streams)
+    return _judge(Trial(task.plan, seconds), estimate, np.load(scratch / REFERENCE))
+
+
+def _graph(task: Task) -> Path:
+    return Path(task.scratch) / f"{task.part}.xml"
 
 
 def _music(info: ModelInfo, part: int) -> Samples:
@@ -104,7 +121,8 @@ def _music(info: ModelInfo, part: int) -> Samples:
         blocks.append(block)
         if sum(each.shape[1] for each in blocks) >= wanted:
             break
-    samples = np.resize(np.concatenate(blocks, axis=1), (2, wanted))
+    samples = np.concatenate(blocks, axis=1)
+    samples = np.tile(samples, -(-wanted // samples.shape[1]))[:, :wanted]
     mono = samples.mean(axis=0)
     normalised: Samples = ((samples - mono.mean()) / (mono.std() + 1e-8)).astype(np.float32)
     return normalised

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from separations.audio.stems import sync
 from separations.engine import choice
 from separations.engine.choice import OPENVINO, TORCH, Choice, Plan, Trial
 from separations.engine.options import Options
@@ -28,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRIAL_SECONDS = 300
 LOOK_SECONDS = 2.0
 UNUSED_DAYS = 30
+SCRATCH = "trial-"
 MOST_STREAMS = 2  # each costs some 400 MB of memory; more than two win hardly any time
 
 Wait = Callable[[], None]
@@ -37,9 +40,12 @@ Wait = Callable[[], None]
 class Task:
     """What a trial does with one network of a bag.
 
-    scratch: folder for what trials share, and for what they compile.
-    streams: how many chunks at a time are to be measured; empty to compile `plan` only.
+    step: to convert it to a graph, to compile the graph for `plan`, or to measure `plan` (and leave
+        what was compiled for it). Steps apart, as each takes as much memory as a separation.
+    scratch: folder for what the steps share.
     """
+
+    step: Literal["convert", "compile", "measure"]
 
     model_dir: str
     model: str
@@ -47,14 +53,11 @@ class Task:
     scratch: str
     plan: Plan
     part: int = 0
-    streams: tuple[int, ...] = ()
 
 
 def read_task(text: str) -> Task:
     fields = json.loads(text)
-    return Task(
-        **{**fields, "plan": Plan(**fields["plan"]), "streams": tuple(fields["streams"])},
-    )
+    return Task(**{**fields, "plan": Plan(**fields["plan"])})
 
 
 def artefact(folder: Path, part: int, plan: Plan) -> Path:
@@ -62,26 +65,34 @@ def artefact(folder: Path, part: int, plan: Plan) -> Path:
     return folder / f"{part}-{plan.precision}-{plan.streams}.compiled"
 
 
-def choose(model_dir: Path, engine_dir: Path, options: Options, wait: Wait) -> Choice:
+def choose(
+    model_dir: Path, engine_dir: Path, options: Options, wait: Wait, again: bool = False
+) -> Choice:
     """The choice for a model on this machine; measured now if it never was.
 
     Args:
         options: settled, threads too.
-        wait: called every other second while it is measured.
+        wait: called every other second while it is measured; may raise to give up.
+        again: measure whatever is known already.
+
+    Raises:
+        OSError: it could not be measured, or not kept.
     """
     model = read_model(model_dir, options.model)
     if not choice.has_alternatives(model, options):
         return Choice(Plan(), (), choice.cpu_name())
     folder = choice.folder_of(engine_dir, model, options)
-    known = choice.read_choice(folder)
+    known = None if again else choice.read_choice(folder)
     if known is None:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, wait):
-            known = choice.read_choice(folder)  # another engine may have been quicker
+        with _alone(engine_dir, wait):
+            # Another engine may have been quicker.
+            known = None if again else choice.read_choice(folder)
             if known is None:
                 known = _measure(model, model_dir, folder, options, wait)
                 _forget_the_unused(engine_dir, model, folder)
-    (folder / choice.FILE_NAME).touch()
+    with suppress(OSError):  # somebody else's: then it is theirs to keep
+        (folder / choice.FILE_NAME).touch()
     return known
 
 
@@ -97,16 +108,15 @@ def compiled(
     folder = choice.folder_of(engine_dir, model, options)
     wanted = artefact(folder, part, plan)
     if not wanted.exists():
-        with (
-            _alone(folder, wait),
-            tempfile.TemporaryDirectory(dir=folder, prefix="trial-") as scratch,
-        ):
+        with _alone(engine_dir, wait), _scratch(folder) as scratch:
             if not wanted.exists():
-                task = Task(str(model_dir), model.name, options.threads, scratch, plan, part)
-                for trial in _try(task, wait):
+                task = Task(
+                    "convert", str(model_dir), model.name, options.threads, scratch, plan, part
+                )
+                for trial in [*_try(task, wait), *_try(replace(task, step="compile"), wait)]:
                     if trial.problem:
                         raise OSError(f"{model.name}, part {part}: {trial.problem}")
-                artefact(Path(scratch), part, plan).replace(wanted)
+                _keep(artefact(Path(scratch), part, plan), wanted)
     return wanted
 
 
@@ -118,9 +128,24 @@ def words(trial: Trial) -> str:
     return f"{trial.seconds:.2f} s a chunk{compared}"
 
 
-def _alone(folder: Path, wait: Wait) -> AbstractContextManager[object]:
-    """The lock of `folder`, held: two at a time would not measure the machine."""
-    lock = FileLock(folder / "lock")
+@contextmanager
+def _scratch(folder: Path) -> Iterator[str]:
+    """A folder to work in, without what a process left that was killed. Under the lock only."""
+    for left in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
+        yield scratch
+
+
+def _keep(made: Path, wanted: Path) -> None:
+    """Move a compiled network to its place, when all of it is on the disk."""
+    sync(made)
+    made.replace(wanted)
+
+
+def _alone(engine_dir: Path, wait: Wait) -> AbstractContextManager[object]:
+    """The lock of all engines, held: two at a time would not measure the machine."""
+    lock = FileLock(engine_dir / "lock")
     while True:
         try:
             held: AbstractContextManager[object] = lock.acquire(timeout=LOOK_SECONDS)
@@ -135,17 +160,19 @@ def _measure(
 ) -> Choice:
     logger.info("Measuring this machine for %s, once: it takes about a minute", options.model)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=folder, prefix="trial-") as scratch:
+    with _scratch(folder) as scratch:
         trials: list[Trial] = []
-        for plan in _candidates(options):
-            streams = _streams(plan, options, model)
-            task = Task(
-                str(model_dir), options.model, options.threads, scratch, plan, streams=streams
-            )
-            trials += _try(task, wait)
+        for plan in _candidates(options, model):
+            task = Task("measure", str(model_dir), options.model, options.threads, scratch, plan)
+            failed: list[Trial] = []
+            if plan.engine == OPENVINO:
+                converted = _try(replace(task, step="convert"), wait)
+                failed = [trial for trial in converted if trial.problem]
+            trials += failed or _try(task, wait)
+            wait()  # a stop must not look like a failure
         chosen = choice.write_choice(folder, trials, options)
         if chosen.plan.engine == OPENVINO:
-            artefact(Path(scratch), 0, chosen.plan).replace(artefact(folder, 0, chosen.plan))
+            _keep(artefact(Path(scratch), 0, chosen.plan), artefact(folder, 0, chosen.plan))
     for trial in trials:
         logger.info("%s: %s", trial.plan, words(trial))
     seconds = time.monotonic() - began
@@ -153,19 +180,21 @@ def _measure(
     return chosen
 
 
-def _candidates(options: Options) -> list[Plan]:
+def _candidates(options: Options, model: ModelInfo) -> list[Plan]:
     """What is tried. Torch in float32 comes first: the others are compared with it."""
     precisions = choice.wanted_precisions(options)
     plans = [Plan(TORCH, precision) for precision in precisions]
     if options.engine != TORCH:
-        plans += [Plan(OPENVINO, precision) for precision in precisions]
+        plans += [
+            Plan(OPENVINO, precision, streams)
+            for precision in precisions
+            for streams in _streams(options, model)
+        ]
     return plans
 
 
-def _streams(plan: Plan, options: Options, model: ModelInfo) -> tuple[int, ...]:
-    """How many chunks at a time are tried."""
-    if plan.engine == TORCH:
-        return (1,)
+def _streams(options: Options, model: ModelInfo) -> tuple[int, ...]:
+    """How many chunks at a time OpenVINO is tried with."""
     if options.jobs:
         return (options.jobs,)
     if model.passes > 1:
@@ -178,7 +207,10 @@ def _try(task: Task, wait: Wait) -> list[Trial]:
     command = [sys.executable, "-m", "separations.engine.trial", json.dumps(asdict(task))]
     with tempfile.TemporaryFile("w+", dir=task.scratch) as answer:
         # While the pipe to it is open, so is its parent's life: the child watches it.
-        child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=answer)
+        # In a session of its own: what stops the site must not look like a failure of the trial.
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=answer, start_new_session=True
+        )
         try:
             ends = time.monotonic() + TRIAL_SECONDS
             while child.poll() is None:
@@ -206,5 +238,7 @@ def _forget_the_unused(engine_dir: Path, model: ModelInfo, but: Path) -> None:
     before = time.time() - UNUSED_DAYS * 24 * 3600
     for folder in choice.folders_of(engine_dir, model):
         kept = folder / choice.FILE_NAME
-        if folder != but and kept.exists() and kept.stat().st_mtime < before:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # gone meanwhile
+            used = (kept if kept.exists() else folder).stat().st_mtime
+            if folder != but and used < before:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--measure",
             action="store_true",
-            help="find the fastest engine now for models that never ran (a minute each)",
+            help="find the fastest engine now, whatever is known already (a minute each)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -55,7 +55,9 @@ def _chosen(model: ModelInfo, *, measure: bool) -> Choice | None:
     options = _options(model)
     if measure:
         try:
-            return tuning.choose(settings.MODEL_DIR, settings.ENGINE_DIR, options, lambda: None)
+            return tuning.choose(
+                settings.MODEL_DIR, settings.ENGINE_DIR, options, lambda: None, again=True
+            )
         except Fault as fault:
             raise CommandError(sentences.sentence(fault)) from fault
     if not choice.has_alternatives(model, options):

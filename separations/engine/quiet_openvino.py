@@ -1,0 +1,11 @@
+"""OpenVINO, which as it is imported would tell its makers over the network that it is used.
+
+Import it from here, and nothing of it before this module.
+"""
+
+import sys
+from typing import Any, cast
+
+sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+import openvino as openvino  # noqa: E402
+from openvino.frontend import FrontEndManager as FrontEndManager  # noqa: E402
