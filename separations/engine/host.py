@@ -6,6 +6,7 @@ No torch here.
 import contextlib
 import errno
 import logging
+import os
 import queue
 import signal
 import subprocess
@@ -31,6 +32,9 @@ from separations.faults import Fault
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 KILL_SECONDS = 10
+# glibc: large arrays go back to the system when they are freed, not into heaps of every thread.
+# Some 90 MB less at the peak of htdemucs, at the same speed.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "2"}
 SPOILING = ("out_of_memory", "engine_error")  # after these a process is not used again
 
 
@@ -127,6 +131,7 @@ class EngineProcess:
                     text=True,
                     encoding="utf-8",
                     cwd=ROOT,
+                    env=MALLOC | os.environ,
                     start_new_session=True,  # a Ctrl-C in the terminal is the parent's to deal with
                 )
             except OSError as error:
