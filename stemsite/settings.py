@@ -23,6 +23,14 @@ def envstr(name: str, default: str) -> str:
     return os.environ.get(name, "").strip() or default
 
 
+def envchoice(name: str, default: str, *others: str) -> str:
+    value = envstr(name, default)
+    if value not in (default, *others):
+        allowed = " or ".join((default, *others))
+        raise ImproperlyConfigured(f"{name} must be {allowed}, not {value!r}.")
+    return value
+
+
 def envint(name: str, default: int, lowest: int = 0) -> int:
     text = envstr(name, str(default))
     try:
@@ -201,18 +209,10 @@ FILE_UPLOAD_HANDLERS = [
 # Separation
 
 DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
-DEVICE = envstr("DEVICE", "cpu")
-if DEVICE not in ("cpu", "cuda"):
-    raise ImproperlyConfigured(f"DEVICE must be cpu or cuda, not {DEVICE!r}.")
-ENGINE = envstr("ENGINE", "auto")
-PRECISION = envstr("PRECISION", "auto")
-for _name, _value, _allowed in (
-    ("ENGINE", ENGINE, ("auto", "torch", "openvino")),
-    ("PRECISION", PRECISION, ("auto", "float32", "bfloat16")),
-):
-    if _value not in _allowed:
-        raise ImproperlyConfigured(f"{_name} must be {' or '.join(_allowed)}, not {_value!r}.")
-THREADS = envint("THREADS", 0)  # of each model at work; 0: the CPUs, shared out
+DEVICE = envchoice("DEVICE", "cpu", "cuda")
+ENGINE = envchoice("ENGINE", "auto", "torch", "openvino")
+PRECISION = envchoice("PRECISION", "auto", "float32", "bfloat16")
+THREADS = envint("THREADS", 0)  # of each slot; 0: the CPUs, shared out
 JOBS = envint("JOBS", 0)  # chunks side by side
 SLOTS = envint("SLOTS", 0)  # songs side by side, 0: what CPUs and memory hold
 MEMORY_MB = envint("MEMORY_MB", 0)  # 0: what the machine has, or what its cgroup may use

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from separations.engine.options import AUTO, Options
 from separations.engine.store import TRANSFORMER, ModelInfo
@@ -109,12 +109,17 @@ def _prefix(model: ModelInfo) -> str:
     return model.name.replace("/", "--") + "-"
 
 
+def read_trial(fields: dict[str, Any]) -> Trial:
+    """A trial from what `asdict` made of it."""
+    return Trial(**{**fields, "plan": Plan(**fields["plan"])})
+
+
 def read_choice(folder: Path) -> Choice | None:
     """What was chosen; None when nothing was, when it cannot be read, or when a candidate failed
     for a reason that may have passed, a day ago."""
     try:
         kept = json.loads((folder / FILE_NAME).read_text())
-        trials = tuple(Trial(**{**each, "plan": Plan(**each["plan"])}) for each in kept["trials"])
+        trials = tuple(map(read_trial, kept["trials"]))
         hopeful = any(trial.problem and trial.snr is None for trial in trials)
         if hopeful and time.time() - kept["at"] > TRY_AGAIN_SECONDS:
             return None

@@ -9,9 +9,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from separations.engine.network import Samples
+
 FRAMES_OVERLAPPING = 4  # a hop is a quarter of a frame
 SUM_OF_SQUARED_WINDOWS = 1.5  # of Hann windows a quarter apart, at every sample
 

@@ -1,7 +1,7 @@
 """One trial, in a process of its own: `python -m separations.engine.trial TASK`.
 
 Times an engine on a few seconds of real music, compares it with float32 in torch, and leaves what
-it compiled in the scratch folder. The answer on standard output is a list of `choice.Trial`.
+it compiled in the scratch folder. The answer on standard output is a `choice.Trial`.
 """
 
 import contextlib
@@ -42,11 +42,11 @@ def main() -> None:
     memory.go_first()
     task = read_task(sys.argv[1])
     try:
-        trials = _run(task)
+        found = _run(task)
     except Exception as error:  # noqa: BLE001 (a candidate may fail in any way; then it is out)
-        trials = [Trial(task.plan, problem=f"{type(error).__name__}: {error}"[:300])]
+        found = Trial(task.plan, problem=f"{type(error).__name__}: {error}"[:300])
     with channel:
-        json.dump([asdict(trial) for trial in trials], channel)
+        json.dump(asdict(found), channel)
 
 
 def _end_with_parent() -> None:
@@ -54,15 +54,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(task: Task) -> list[Trial]:
+def _run(task: Task) -> Trial:
     info = read_model(Path(task.model_dir), task.model)
     if task.step == "convert":
         return _convert(task, info)
     if task.step == "compile":
         return _compile(task)
     if task.plan.engine == TORCH:
-        return [_try_torch(task, info)]
-    return [_try_openvino(task, info)]
+        return _try_torch(task, info)
+    return _try_openvino(task, info)
 
 
 def _try_torch(task: Task, info: ModelInfo) -> Trial:
@@ -78,23 +78,23 @@ def _try_torch(task: Task, info: ModelInfo) -> Trial:
     return _judge(Trial(task.plan, seconds), estimate, np.load(reference))
 
 
-def _convert(task: Task, info: ModelInfo) -> list[Trial]:
+def _convert(task: Task, info: ModelInfo) -> Trial:
     graph = _graph(task)
     if not graph.exists():
         from separations.engine.graph import write_graph
         from separations.engine.torch_network import load
 
         write_graph(load(info, task.part), graph)
-    return [Trial(task.plan)]
+    return Trial(task.plan)
 
 
-def _compile(task: Task) -> list[Trial]:
+def _compile(task: Task) -> Trial:
     from separations.engine import openvino_network
 
     compiled = openvino_network.compile_graph(_graph(task), task.plan, task.threads)
     target = artefact(Path(task.scratch), task.part, task.plan)
     target.write_bytes(compiled.model.export_model().getbuffer())
-    return [Trial(task.plan)]
+    return Trial(task.plan)
 
 
 def _try_openvino(task: Task, info: ModelInfo) -> Trial:

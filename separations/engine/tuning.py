@@ -46,7 +46,6 @@ class Task:
     """
 
     step: Literal["convert", "compile", "measure"]
-
     model_dir: str
     model: str
     threads: int
@@ -113,9 +112,9 @@ def compiled(
                 task = Task(
                     "convert", str(model_dir), model.name, options.threads, scratch, plan, part
                 )
-                for trial in [*_try(task, wait), *_try(replace(task, step="compile"), wait)]:
-                    if trial.problem:
-                        raise OSError(f"{model.name}, part {part}: {trial.problem}")
+                for step in (task, replace(task, step="compile")):
+                    if problem := _try(step, wait).problem:
+                        raise OSError(f"{model.name}, part {part}: {problem}")
                 _keep(artefact(Path(scratch), part, plan), wanted)
     return wanted
 
@@ -164,11 +163,14 @@ def _measure(
         trials: list[Trial] = []
         for plan in _candidates(options, model):
             task = Task("measure", str(model_dir), options.model, options.threads, scratch, plan)
-            failed: list[Trial] = []
+            steps = [task]
             if plan.engine == OPENVINO:
-                converted = _try(replace(task, step="convert"), wait)
-                failed = [trial for trial in converted if trial.problem]
-            trials += failed or _try(task, wait)
+                steps.insert(0, replace(task, step="convert"))
+            for step in steps:
+                found = _try(step, wait)
+                if found.problem:
+                    break
+            trials.append(found)
             wait()  # a stop must not look like a failure
         chosen = choice.write_choice(folder, trials, options)
         if chosen.plan.engine == OPENVINO:
@@ -202,7 +204,7 @@ def _streams(options: Options, model: ModelInfo) -> tuple[int, ...]:
     return tuple(range(1, min(MOST_STREAMS, options.threads) + 1))
 
 
-def _try(task: Task, wait: Wait) -> list[Trial]:
+def _try(task: Task, wait: Wait) -> Trial:
     """Have a process of its own do `task`; what it found out, or why it did not."""
     command = [sys.executable, "-m", "separations.engine.trial", json.dumps(asdict(task))]
     with tempfile.TemporaryFile("w+", dir=task.scratch) as answer:
@@ -219,7 +221,7 @@ def _try(task: Task, wait: Wait) -> list[Trial]:
                 except subprocess.TimeoutExpired:
                     wait()
                 if time.monotonic() > ends:
-                    return [Trial(task.plan, problem=f"no result after {TRIAL_SECONDS} s")]
+                    return Trial(task.plan, problem=f"no result after {TRIAL_SECONDS} s")
         finally:
             child.kill()
             child.wait()
@@ -229,8 +231,8 @@ def _try(task: Task, wait: Wait) -> list[Trial]:
         try:
             found = json.loads(answer.read())
         except ValueError:
-            return [Trial(task.plan, problem=f"its process ended with status {child.returncode}")]
-    return [Trial(**{**each, "plan": Plan(**each["plan"])}) for each in found]
+            return Trial(task.plan, problem=f"its process ended with status {child.returncode}")
+    return choice.read_trial(found)
 
 
 def _forget_the_unused(engine_dir: Path, model: ModelInfo, but: Path) -> None:
