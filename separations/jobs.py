@@ -140,6 +140,8 @@ def hand_out(finished: Job, waiting: JobQuerySet) -> int:
             cached=True,
             frames=finished.frames,
             engine=finished.engine,
+            song_peak=finished.song_peak,
+            song_loudness=finished.song_loudness,
             started_at=now,
             finished_at=now,
             used_at=now,
@@ -147,7 +149,13 @@ def hand_out(finished: Job, waiting: JobQuerySet) -> int:
         if taken:
             given += 1
             Stem.objects.bulk_create(
-                Stem(job=job, name=stem.name, position=stem.position, peak=stem.peak)
+                Stem(
+                    job=job,
+                    name=stem.name,
+                    position=stem.position,
+                    peak=stem.peak,
+                    loudness=stem.loudness,
+                )
                 for stem in stems
             )
     return given

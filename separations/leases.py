@@ -8,6 +8,7 @@ others are attached to it.
 import logging
 import platform
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 from django.conf import settings
@@ -149,14 +150,16 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
             memory_used=done.memory,
             engine=done.engine,
             frames=done.frames,
+            song_peak=done.mixture.peak,
+            song_loudness=done.mixture.loudness,
             finished_at=now,
             used_at=now,
         )
         Stem.objects.bulk_create(
-            Stem(job=held, name=stem.name, position=position, peak=stem.peak)
+            Stem(job=held, position=position, **asdict(stem))
             for position, stem in enumerate(done.stems)
         )
-        held.frames, held.engine = done.frames, done.engine
+        held.refresh_from_db()
         hand_out(held, Job.objects.attached_to(held))
         results.publish(staging, held)
     return True

@@ -189,6 +189,8 @@ class Job(models.Model):
 
     cached = models.BooleanField(_("from an earlier result"), default=False)
     frames = models.PositiveBigIntegerField(_("samples"), null=True, blank=True)
+    song_peak = models.FloatField(_("song's peak"), null=True, blank=True)
+    song_loudness = models.FloatField(_("song's loudness"), null=True, blank=True)
 
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     queued_at = models.DateTimeField(_("queued"))
@@ -264,6 +266,13 @@ class Job(models.Model):
         return self.expired_at is not None
 
     @property
+    def run(self) -> "Job":
+        """The job whose progress is that of this one: it may wait for what another is making."""
+        if self.state != Job.State.QUEUED:
+            return self
+        return Job.objects.running().filter(result_key=self.result_key).first() or self
+
+    @property
     def owner(self) -> Owner:
         return Owner(visitor=self.visitor, user_id=self.user_id)
 
@@ -283,6 +292,11 @@ class Job(models.Model):
         return folder_of(self.result_key)
 
     @property
+    def staging_folder(self) -> Path:
+        """Where the run that holds the job's lease writes."""
+        return settings.STAGING_DIR / (self.lease or uuid.UUID(int=0)).hex
+
+    @property
     def rendition_folder(self) -> Path:
         return settings.RENDITION_DIR / self.id.hex
 
@@ -296,6 +310,7 @@ class Stem(models.Model):
     name = models.CharField(_("name"), max_length=60)
     position = models.PositiveSmallIntegerField(_("position"))
     peak = models.FloatField(_("peak"), help_text=_("1 is full scale"))
+    loudness = models.FloatField(_("loudness"), null=True, blank=True, help_text=_("LUFS"))
 
     class Meta(TypedModelMeta):
         verbose_name = _("stem")

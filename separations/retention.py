@@ -97,7 +97,7 @@ def _remove(waste: Waste) -> None:
 def _left_by_runners() -> Iterator[Waste]:
     """Staging of runs that are over: nobody holds the lease in its name."""
     for folder in _entries(settings.STAGING_DIR):
-        lease = _uuid(folder.name.rpartition("-")[2])
+        lease = _uuid(folder.name)
         if folder.name.startswith(results.DOOMED) or not Job.objects.held(lease).exists():
             yield _waste("staging", folder)
 

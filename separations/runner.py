@@ -58,7 +58,7 @@ class Slot:
         """Run one claimed job to an end: done, failed, queued again, or not ours any more."""
         started = time.monotonic()
         logger.info("Job %s: attempt %s with %s", job.pk, job.attempt, job.model)
-        staging = settings.STAGING_DIR / f"{job.pk.hex}-{job.lease.hex if job.lease else ''}"
+        staging = job.staging_folder
         try:
             staging.mkdir(parents=True)
             done = self._separate(job, str(staging))

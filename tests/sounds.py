@@ -1,5 +1,6 @@
 """Songs for tests: made here, or the real ones that lie beside the checkout or in it."""
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import soundfile
 from av.audio.stream import AudioStream
 from numpy.typing import NDArray
+
+from separations.audio.chunks import read_chunk
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SHARED_AUDIO", ROOT.parent / "shared" / "audio"))
@@ -75,3 +78,11 @@ def snr(reference: Samples, other: Samples) -> float:
 def blocks(samples: Samples, size: int = 10_000) -> Iterator[Samples]:
     for start in range(0, samples.shape[1], size):
         yield samples[:, start : start + size]
+
+
+def chunk(track: Path, index: int) -> Samples:
+    """The samples of a chunk of a stored stem, as the player gets them; shape (2, n)."""
+    found = read_chunk(track, index)
+    assert found is not None
+    samples = soundfile.read(io.BytesIO(found.data), dtype="float32", always_2d=True)[0].T
+    return np.asarray(samples * np.float32(2.0**-found.exponent), np.float32)

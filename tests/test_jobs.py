@@ -15,7 +15,7 @@ from separations import jobs, leases, limits, results, uploads
 from separations.audio.stems import StemWriter
 from separations.engine import messages
 from separations.engine.messages import Done, Progress, StemFile
-from separations.engine.options import Options
+from separations.engine.options import MIXTURE, Options
 from separations.faults import Fault
 from separations.models import Job, Owner, Upload
 from tests import sounds
@@ -48,18 +48,16 @@ def claimed() -> Job:
 
 def made(job: Job) -> tuple[Done, Path]:
     """Stems for a claimed job in a staging folder, as the engine leaves them."""
-    from django.conf import settings
-
     assert job.lease is not None
-    staging = settings.STAGING_DIR / f"{job.pk.hex}-{job.lease.hex}"
+    staging = job.staging_folder
     staging.mkdir()
-    for name in NAMES:
+    for name in (MIXTURE, *NAMES):
         writer = StemWriter(staging / f"{name}.flac")
         writer.write(sounds.music(1.0))
         writer.finish()
-    return Done(
-        44_100, [StemFile(name, 0.5) for name in NAMES], 900_000_000, "torch float32"
-    ), staging
+    stems = [StemFile(name, 0.5, -20.0) for name in NAMES]
+    mixture = StemFile(MIXTURE, 0.75, -14.0)
+    return Done(44_100, stems, mixture, 900_000_000, "torch float32"), staging
 
 
 def fall_silent(job: Job, seconds: float = 3600) -> None:
@@ -237,7 +235,7 @@ def test_deleting_leaves_no_file_behind(
     submit: Submit, kept_files: Callable[[], list[Path]]
 ) -> None:
     job = finished(submit())
-    assert len(kept_files()) == 1 + 2 * len(NAMES)
+    assert len(kept_files()) == 1 + 3 * len((MIXTURE, *NAMES))
     jobs.remove(job)
     assert kept_files() == []
     assert not Upload.objects.exists()

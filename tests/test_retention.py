@@ -180,7 +180,7 @@ def test_what_crashes_leave_behind(
     assert running is not None
     _done, staging = made(running)
     orphans = [
-        site_settings.STAGING_DIR / f"{uuid.uuid4().hex}-{uuid.uuid4().hex}" / "mixture.f32",
+        site_settings.STAGING_DIR / uuid.uuid4().hex / "mixture.f32",
         site_settings.STAGING_DIR / f"doomed-{uuid.uuid4().hex}" / "drums.flac",
         site_settings.RESULT_DIR / "ab" / ("ab" * 32) / "drums.flac",
         site_settings.RENDITION_DIR / uuid.uuid4().hex / "drums.mp3",

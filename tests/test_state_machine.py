@@ -125,13 +125,14 @@ class JobsAndActors(RuleBasedStateMachine):
     def finish(self, number: int) -> None:
         run = self._run(number)
         held = _is_held(run)
-        staging = site.STAGING_DIR / f"{run.pk.hex}-{uuid.uuid4().hex}"
+        staging = site.STAGING_DIR / uuid.uuid4().hex
         staging.mkdir()
         for name in NAMES:
             stem = staging / f"{name}.flac"
             stem.write_bytes(run.result_key.encode())
             exponents_of(stem).write_bytes(b"\0")
-        done = Done(44_100, [StemFile(name, 0.5) for name in NAMES], 10**9, "torch")
+        stems = [StemFile(name, 0.5, None) for name in NAMES]
+        done = Done(44_100, stems, StemFile("mixture", 0.5, None), 10**9, "torch")
         was_there = run.result_folder.exists()
         assert leases.finish(run, done, staging) == held
         assert run.result_folder.exists() or not held

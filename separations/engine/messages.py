@@ -7,7 +7,7 @@ from typing import Any, Literal
 from separations.engine.options import Options
 
 # Raised when the stems of the same song and options come out different: old results are not reused.
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 
 Stage = Literal["start", "decode", "separate", "encode"]
 
@@ -38,19 +38,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class StemFile:
+    """peak: 1 is full scale. loudness: LUFS, None for silence."""
+
     name: str
     peak: float
+    loudness: float | None
 
 
 @dataclass(frozen=True)
 class Done:
     """The stems lie in the staging folder, as `separations.audio.stems` stores them.
 
+    mixture: the song itself, stored beside them like one of them.
     memory: the most bytes that the process held meanwhile. engine: what ran the model, in words.
     """
 
     frames: int
     stems: list[StemFile]
+    mixture: StemFile
     memory: int
     engine: str
 
@@ -79,6 +84,7 @@ def read_message(line: str) -> Message:
     kind = KINDS[fields.pop("kind")]
     if kind is Done:
         fields["stems"] = [StemFile(**stem) for stem in fields["stems"]]
+        fields["mixture"] = StemFile(**fields["mixture"])
     return kind(**fields)
 
 

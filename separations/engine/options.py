@@ -8,6 +8,7 @@ from separations.engine.store import ModelInfo
 from separations.faults import Fault
 
 ALL_STEMS = "all"
+MIXTURE = "mixture"  # the song itself, where it stands beside its stems
 AUTO = "auto"
 ENGINES = (AUTO, "torch", "openvino")
 PRECISIONS = (AUTO, "float32", "bfloat16")

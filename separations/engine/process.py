@@ -25,7 +25,7 @@ from separations.audio.stems import StemWriter
 from separations.engine import memory, messages, separator
 from separations.engine.bank import Bank
 from separations.engine.messages import Done, Failed, Progress, Request, StemFile
-from separations.engine.options import ALL_STEMS, Options, stem_names
+from separations.engine.options import ALL_STEMS, MIXTURE, Options, stem_names
 from separations.engine.song import write_song
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault, storage_fault
@@ -84,22 +84,22 @@ class Engine:
         mixture = staging / "mixture.f32"
         song = write_song(decode(Path(request.source)), mixture, decoded)
         try:
-            stems = _separate(info, bank, song, options, staging, send)
+            written = _separate(info, bank, song, options, staging, send)
         except RuntimeError:
             # From its start, so that all of a song is one engine's work.
             if not bank.fall_back():
                 raise
             logger.warning("OpenVINO failed; torch takes the song", exc_info=True)
-            stems = _separate(info, bank, song, options, staging, send)
+            written = _separate(info, bank, song, options, staging, send)
         mixture.unlink()
-        return Done(song.frames, stems, memory.peak(), str(bank.plan))
+        return Done(song.frames, written[1:], written[0], memory.peak(), str(bank.plan))
 
 
 def _separate(
     info: ModelInfo, bank: Bank, song: separator.Song, options: Options, staging: Path, send: Send
 ) -> list[StemFile]:
-    """Write the stems of `song` as they are made."""
-    names = stem_names(options, info)
+    """Write `song` and its stems as they are made; the song is the first of what is returned."""
+    names = [MIXTURE, *stem_names(options, info)]
     with contextlib.ExitStack() as stack:
         writers = {}
         for name in names:
@@ -109,12 +109,13 @@ def _separate(
         clock = _ChunkClock(send)
         separation = separator.Separation(info, bank.network, song, options, bank.side_by_side)
         for block in separation.blocks(clock.chunk_done):
+            writers[MIXTURE].write(song.read(block.start, block.start + block.frames))
             for name, samples in block.stems.items():
                 writers[name].write(samples)
         send(Progress("encode", 1.0 - ENCODE_SHARE, 0.0))
         for writer in writers.values():
             writer.finish()
-    return [StemFile(name, writers[name].peak) for name in names]
+    return [StemFile(name, writers[name].peak, writers[name].loudness) for name in names]
 
 
 class _ChunkClock:

@@ -23,6 +23,7 @@ from separations.faults import Fault
 
 NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+TAKEN = ("mixture", "master", "speed", "key")  # by the song itself, and in the text of a mix
 SIGNATURE = re.compile(r"[A-Za-z0-9][\w.-]*")
 LARGEST_HEADER = 10_000_000
 # The model classes of Demucs and their default segment in seconds. Nothing else is ever loaded: the
@@ -184,7 +185,7 @@ def read_header(path: Path) -> Header:
     kwargs: dict[str, Any] = json.loads(metadata.get("kwargs", "{}"))
     args: list[Any] = json.loads(metadata.get("args", "[]"))
     sources = kwargs.get("sources") or (args[0] if args else ())
-    if not sources or not all(STEM.fullmatch(str(source)) for source in sources):
+    if not sources or not all(_is_stem_name(str(source)) for source in sources):
         raise ValueError(f"{path.name} does not name its stems")
     if (kwargs.get("samplerate", SAMPLE_RATE), kwargs.get("audio_channels", CHANNELS)) != (
         SAMPLE_RATE,
@@ -206,3 +207,7 @@ def _number(value: Any) -> Fraction:
         return Fraction(value["numerator"], value["denominator"])
     # As many samples as Demucs takes: it multiplies with the float.
     return Fraction(int(SAMPLE_RATE * float(value)), SAMPLE_RATE)
+
+
+def _is_stem_name(name: str) -> bool:
+    return STEM.fullmatch(name) is not None and name not in TAKEN
