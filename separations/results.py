@@ -1,27 +1,20 @@
-"""Finished stems on disk: published whole or not at all, and given out in any format."""
+"""Finished stems on disk: published whole or not at all, and in use while somebody reads them."""
 
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
-from django.db.models import prefetch_related_objects
 from django.utils import timezone
-from pathvalidate import sanitize_filename
-from zipstream import ZipStream
 
-from separations.audio.formats import Format
-from separations.audio.render import Tags, WavView, common_gain, write
+from separations.audio.render import WavView, common_gain
 from separations.audio.stems import exponents_of, sync
-from separations.faults import Fault, storage_fault
-from separations.models import Job, Stem, folder_of
+from separations.models import Job, folder_of
 
 logger = logging.getLogger(__name__)
 ZIP_PIECE = 1 << 18
@@ -110,11 +103,25 @@ class FileView:
 
 
 @dataclass(frozen=True)
+class BytesView:
+    """Bytes in memory, readable like a `WavView`."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        yield self.data[start:stop]
+
+
+@dataclass(frozen=True)
 class View:
-    """A stem in some format: `size` bytes, readable from any byte on, and in use while it is."""
+    """Sound in some format: `size` bytes, readable from any byte on, and in use while it is."""
 
     job: Job
-    source: WavView | FileView
+    source: WavView | FileView | BytesView
 
     @property
     def size(self) -> int:
@@ -131,6 +138,8 @@ def use(job: Job) -> None:
 
     Written once a minute only: players ask for many small ranges.
     """
+    if job.state != Job.State.DONE:
+        return
     now = timezone.now()
     if job.used_at is None or now - job.used_at > USE_IS_NOTED_EVERY:
         job.used_at = now
@@ -138,56 +147,3 @@ def use(job: Job) -> None:
             Job.objects.served().filter(pk=job.pk).update(used_at=now)
         except DatabaseError:
             logger.exception("Job %s: its use could not be noted", job.pk)
-
-
-def view(stem: Stem, format: Format, bit_rate: int) -> View:
-    """A stem in a format, readable from any byte on. Compressed formats are encoded once and kept.
-
-    Raises:
-        Fault: result_gone when its samples are no longer there; storage.
-    """
-    job = stem.job
-    if job.frames is None or not stem.path.is_file():
-        raise Fault("result_gone")
-    gain = 1.0 if format.keeps_overs else needed_gain(job)
-    if format.bytes_per_sample:
-        return View(job, WavView(stem.path, format, job.frames, gain))
-    rate = f"-{bit_rate}" if format.name == "mp3" else ""
-    kept = job.rendition_folder / f"{stem.name}{rate}.{format.extension}"
-    if not kept.is_file():
-        # A name of its own for each attempt: two requests at once each rename a whole file.
-        partial = kept.with_suffix(f".{uuid.uuid4().hex}.part")
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            tags = Tags(f"{job.upload.title} ({stem.name})", job.upload.artist)
-            write(stem.path, partial, format, job.frames, gain, tags, bit_rate)
-            partial.replace(kept)
-        except OSError as error:
-            raise storage_fault(error) from error
-        finally:
-            partial.unlink(missing_ok=True)
-    return View(job, FileView(kept))
-
-
-def archive(job: Job, format: Format, bit_rate: int) -> ZipStream:
-    """All stems of a job as a ZIP of known length, made while it is sent.
-
-    Raises:
-        Fault: see `view`.
-    """
-    prefetch_related_objects([job], "stems")  # so that no thread below asks the database
-    stems = list(job.stems.all())
-    # The encoders work outside the interpreter's lock, so stems are encoded side by side.
-    with ThreadPoolExecutor(max(1, min(len(stems), os.cpu_count() or 1))) as pool:
-        views = list(pool.map(lambda stem: view(stem, format, bit_rate), stems))
-    stream = ZipStream(sized=True)
-    for stem, each in zip(stems, views, strict=True):
-        name = file_name(job, stem.name, format.extension)
-        stream.add(each.read(0, each.size), name, size=each.size)
-    return stream
-
-
-def file_name(job: Job, what: str, extension: str) -> str:
-    """A name for a download in the song's own script: TITLE - WHAT.EXTENSION."""
-    title = sanitize_filename(job.upload.title, replacement_text="_", max_len=150) or "song"
-    return f"{title} - {what}.{extension}"

@@ -47,6 +47,12 @@ def test_separate_writes_every_format(tmp_path: Path, format: str) -> None:
             assert container.bit_rate < 150_000
 
 
+def test_a_bit_rate_of_another_format_is_refused(tmp_path: Path) -> None:
+    source = sounds.wav(tmp_path / "a.wav", sounds.music(0.2))
+    with pytest.raises(CommandError, match="128, 192, 256"):
+        run("separate", str(source), "--out", str(tmp_path), "--format=m4a", "--bitrate=320")
+
+
 def test_one_stem_and_the_rest_add_up_to_the_song(tmp_path: Path) -> None:
     song = sounds.music(2.0)
     source = sounds.wav(tmp_path / "a.wav", song, subtype="FLOAT")

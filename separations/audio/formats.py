@@ -3,20 +3,26 @@
 from dataclasses import dataclass
 from typing import Literal
 
-BIT_RATES = (128, 192, 256, 320)  # kbit/s, MP3
+
+@dataclass(frozen=True)
+class Tags:
+    title: str
+    artist: str
 
 
 @dataclass(frozen=True)
 class Format:
     """One way to write a stem.
 
-    `bytes_per_sample` is 0 where the length in bytes is not known before encoding.
+    `bytes_per_sample` is 0 where the length in bytes is not known before encoding; `bit_rates` in
+    kbit/s, lowest first, are on offer where samples are not kept exactly.
     """
 
     name: str
     extension: str
     content_type: str
     bytes_per_sample: Literal[0, 2, 3, 4]
+    bit_rates: tuple[int, ...] = ()
 
     @property
     def keeps_overs(self) -> bool:
@@ -31,6 +37,8 @@ FORMATS = {
         Format("wav24", "wav", "audio/wav", 3),
         Format("float32", "wav", "audio/wav", 4),
         Format("flac", "flac", "audio/flac", 0),
-        Format("mp3", "mp3", "audio/mpeg", 0),
+        Format("mp3", "mp3", "audio/mpeg", 0, (128, 192, 256, 320)),
+        Format("m4a", "m4a", "audio/mp4", 0, (128, 192, 256)),
+        Format("opus", "opus", "audio/ogg", 0, (96, 128, 192)),
     )
 }

@@ -1,4 +1,4 @@
-"""Stored stems in the formats people download.
+"""Stems and mixes in the formats people download.
 
 WAV has a known place for every sample, so any byte range of it is made when it is asked for. The
 compressed formats are encoded whole, into a file.
@@ -6,24 +6,14 @@ compressed formats are encoded whole, into a file.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from separations.audio.formats import Format
+from separations.audio.formats import Format, Tags
 from separations.audio.info import CHANNELS, SAMPLE_RATE
-from separations.audio.stems import disk_errors, read_stem
-
-MP3_HIGHEST, MP3_LOWEST = 320, 32  # kbit/s
-
-
-@dataclass(frozen=True)
-class Tags:
-    title: str
-    artist: str
+from separations.audio.readers import Reader
 
 
 def common_gain(peaks: list[float]) -> float:
@@ -31,8 +21,11 @@ def common_gain(peaks: list[float]) -> float:
     return 1.0 / max(1.0, *peaks)
 
 
-def _header(format: Format, frames: int) -> bytes:
-    """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`)."""
+def _header(format: Format, frames: int, tags: Tags) -> bytes:
+    """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`).
+
+    The tags stand before the samples, as FFmpeg writes them, so that nothing comes after these.
+    """
     width = format.bytes_per_sample
     align = width * CHANNELS
     data = frames * align
@@ -46,11 +39,20 @@ def _header(format: Format, frames: int) -> bytes:
         align,
         width * 8,
     )
-    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt
+    chunks = _chunk(b"fmt ", fmt)
     if is_float:
-        chunks += b"fact" + struct.pack("<II", 4, frames)
+        chunks += _chunk(b"fact", struct.pack("<I", frames))
+    texts = ((b"INAM", tags.title), (b"IART", tags.artist))
+    info = b"".join(_chunk(name, text.encode() + b"\0") for name, text in texts if text)
+    if info:
+        chunks += _chunk(b"LIST", b"INFO" + info)
     chunks += b"data" + struct.pack("<I", data)
     return b"RIFF" + struct.pack("<I", 4 + len(chunks) + data) + b"WAVE" + chunks
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    """A RIFF chunk; one of odd length is followed by a byte that its length does not count."""
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
 
 
 def _pack(samples: NDArray[np.float32], format: Format) -> bytes:
@@ -65,17 +67,17 @@ def _pack(samples: NDArray[np.float32], format: Format) -> bytes:
 
 
 class WavView:
-    """A stored stem seen as a WAV file that is not there: `size` bytes, readable from anywhere.
+    """Samples seen as a WAV file that is not there: `size` bytes, readable from anywhere.
 
     `gain` is applied to every sample.
     """
 
-    def __init__(self, path: Path, format: Format, frames: int, gain: float) -> None:
-        self._path, self._format, self._frames = path, format, frames
+    def __init__(self, reader: Reader, format: Format, gain: float, tags: Tags) -> None:
+        self._reader, self._format = reader, format
         self._gain = np.float32(gain)
-        self._head = _header(format, frames)
+        self._head = _header(format, reader.frames, tags)
         self._align = format.bytes_per_sample * CHANNELS
-        self.size = len(self._head) + frames * self._align
+        self.size = len(self._head) + reader.frames * self._align
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from `start` up to `stop`, piece by piece."""
@@ -87,7 +89,7 @@ class WavView:
         first, skipped = divmod(start - len(self._head), self._align)
         last = -(-(stop - len(self._head)) // self._align)
         left = stop - start
-        for block in read_stem(self._path, first, min(last, self._frames)):
+        for block in self._reader.read(first, min(last, self._reader.frames)):
             data = _pack(block * self._gain, self._format)[skipped:][:left]
             skipped = 0
             left -= len(data)
@@ -95,48 +97,24 @@ class WavView:
 
 
 def write(
-    source: Path,
-    target: Path,
-    format: Format,
-    frames: int,
-    gain: float,
-    tags: Tags,
-    bit_rate: int,
+    reader: Reader, target: Path, format: Format, gain: float, tags: Tags, bit_rate: int
 ) -> None:
-    """Write the stored stem `source` as the new file `target` (`bit_rate` in kbit/s, MP3).
+    """Write all that `reader` gives as the new file `target`.
 
-    All formats keep the exact number of samples: MP3 states its delay and padding.
+    Args:
+        gain: applied to every sample.
+        bit_rate: in kbit/s, one of the format's, if it has any.
 
     Raises:
         OSError: the file cannot be written.
     """
     if format.bytes_per_sample:
-        view = WavView(source, format, frames, gain)
+        view = WavView(reader, format, gain, tags)
         with target.open("wb") as file:
             file.writelines(view.read(0, view.size))
         return
-    with disk_errors(target), _open_encoder(target, format, bit_rate) as file:
-        file.title = tags.title
-        if tags.artist:  # libsndfile takes no empty text
-            file.artist = tags.artist
-        for block in read_stem(source):
-            file.write(block * np.float32(gain))
+    from separations.audio.encode import encode  # FFmpeg, which most processes never need
 
-
-def _open_encoder(target: Path, format: Format, bit_rate: int) -> soundfile.SoundFile:
-    if format.name == "flac":
-        return soundfile.SoundFile(
-            target, "w", SAMPLE_RATE, CHANNELS, subtype="PCM_24", format="FLAC"
-        )
-    # libsndfile spreads its 0..1 over the bit rates of MPEG-1 layer III, highest first.
-    level = (MP3_HIGHEST - bit_rate) / (MP3_HIGHEST - MP3_LOWEST)
-    return soundfile.SoundFile(
-        target,
-        "w",
-        SAMPLE_RATE,
-        CHANNELS,
-        subtype="MPEG_LAYER_III",
-        format="MP3",
-        compression_level=level,
-        bitrate_mode="CONSTANT",
-    )
+    level = np.float32(gain)
+    blocks = (block * level for block in reader.read(0, reader.frames))
+    encode(blocks, target, format, tags, bit_rate)

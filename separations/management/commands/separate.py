@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from separations import sentences
 from separations.audio import render
-from separations.audio.formats import BIT_RATES, FORMATS, Format
+from separations.audio.formats import FORMATS, Format, Tags
 from separations.audio.info import SAMPLE_RATE, AudioInfo
 from separations.audio.isolated import probe_isolated
+from separations.audio.readers import StoredStem
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Request
 from separations.engine.options import (
@@ -57,7 +58,10 @@ class Command(BaseCommand):
         parser.add_argument("--engine", choices=ENGINES, default=settings.ENGINE)
         parser.add_argument("--precision", choices=PRECISIONS, default=settings.PRECISION)
         parser.add_argument("--format", choices=tuple(FORMATS), default="wav")
-        parser.add_argument("--bitrate", type=int, choices=BIT_RATES, default=BIT_RATES[-1])
+        rates = sorted({rate for each in FORMATS.values() for rate in each.bit_rates})
+        parser.add_argument(
+            "--bitrate", type=int, choices=rates, help="default: the format's highest"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         asked = Options(
@@ -74,21 +78,20 @@ class Command(BaseCommand):
             precision=options["precision"],
             device=options["device"],
         )
+        format = FORMATS[options["format"]]
         try:
+            bit_rate = _bit_rate(format, options["bitrate"])
             settled, notes = settle(asked, read_model(settings.MODEL_DIR, asked.model))
         except Fault as fault:
             raise CommandError(sentences.sentence(fault)) from fault
         for note in sentences.note_sentences([vars(note) for note in notes]):
             self.stderr.write(note)
-        format = FORMATS[options["format"]]
         self._used: set[Path] = set()
         failed = 0
         with EngineProcess() as engine:
             for file in options["files"]:
                 try:
-                    folder = self._separate(
-                        engine, file, settled, format, options["bitrate"], options["out"]
-                    )
+                    folder = self._separate(engine, file, settled, format, bit_rate, options["out"])
                 except Fault as fault:
                     failed += 1
                     self.stderr.write(self.style.ERROR(f"{file}: {sentences.sentence(fault)}"))
@@ -123,10 +126,10 @@ class Command(BaseCommand):
             if not format.keeps_overs and max(peaks) > 1.0:
                 self.stderr.write(f"{file}: all stems were turned down together so none clips.")
             for stem in done.stems:
-                tags = render.Tags(f"{info.title or file.stem} ({stem.name})", info.artist)
-                source = staging / f"{stem.name}.flac"
+                tags = Tags(f"{info.title or file.stem} ({stem.name})", info.artist)
+                source = StoredStem(staging / f"{stem.name}.flac", done.frames)
                 target = finished / f"{stem.name}.{format.extension}"
-                render.write(source, target, format, done.frames, gain, tags, bit_rate)
+                render.write(source, target, format, gain, tags, bit_rate)
             folder = self._folder(out, file)
             folder.mkdir(exist_ok=True)
             for target in finished.iterdir():
@@ -163,3 +166,12 @@ class Command(BaseCommand):
                     left = f"{message.remaining:.0f} s left" if message.remaining else ""
                     bar.set_postfix_str(left)
         raise Fault("engine_error", reason="no result")
+
+
+def _bit_rate(format: Format, asked: int | None) -> int:
+    """The bit rate to encode with, 0 for formats that have none. Raises Fault for another's."""
+    if not format.bit_rates:
+        return 0
+    if asked is not None and asked not in format.bit_rates:
+        raise Fault("bad_option", option="bitrate", allowed=", ".join(map(str, format.bit_rates)))
+    return asked or format.bit_rates[-1]

@@ -1,0 +1,548 @@
+"""A mix sounds as it was set, in every format, and is no way to fill the disk."""
+
+import html
+import io
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from django.http import HttpResponse
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from separations import downloads
+from separations.access import VISITOR
+from separations.audio import mix as mixing
+from separations.audio.mix import Mix, gain_of, peak_of
+from separations.audio.mix_text import MixSettings, Strip, parse_mix
+from separations.audio.stems import CELL_FRAMES, PEAK_FRAMES, StemWriter, read_stem
+from separations.faults import Fault
+from separations.models import Job, Stem, Upload
+from tests import sounds
+
+NAMES = ("drums", "bass", "vocals")
+FRAMES = 2 * CELL_FRAMES + 10_001
+Samples = sounds.Samples
+Get = Callable[..., HttpResponse]
+
+
+@pytest.fixture(scope="module")
+def song() -> dict[str, Samples]:
+    """Three stems of a little over two cells; together they exceed full scale."""
+    seconds = FRAMES / sounds.RATE + 0.1
+    return {n: sounds.music(seconds, seed=seed)[:, :FRAMES] for seed, n in enumerate(NAMES)}
+
+
+def store(folder: Path, stems: dict[str, Samples]) -> dict[str, Path]:
+    for name, samples in stems.items():
+        writer = StemWriter(folder / f"{name}.flac")
+        writer.write(samples)
+        writer.finish()
+    return {name: folder / f"{name}.flac" for name in stems}
+
+
+@pytest.fixture(scope="module")
+def paths(song: dict[str, Samples], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return store(tmp_path_factory.mktemp("stems"), song)
+
+
+def panned(samples: Samples, pan: int) -> Samples:
+    """StereoPannerNode, word for word (W3C Web Audio API 1.1, stereo input)."""
+    left, right = samples.astype(np.float64)
+    p = pan / 100
+    if p <= 0:
+        x = p + 1
+        return np.stack((left + right * np.cos(x * np.pi / 2), right * np.sin(x * np.pi / 2)))
+    return np.stack((left * np.cos(p * np.pi / 2), right + left * np.sin(p * np.pi / 2)))
+
+
+def reference(song: dict[str, Samples], **strips: tuple[float, int]) -> Samples:
+    """The mix of the stems that are named, with their gains and pans, in double precision."""
+    mixed = np.zeros((2, FRAMES))
+    for name, (gain, pan) in strips.items():
+        mixed += gain * panned(song[name], pan)
+    return mixed.astype(np.float32)
+
+
+# What is heard
+
+ALL = dict.fromkeys(NAMES, (1.0, 0))
+MIXES: dict[str, dict[str, tuple[float, int]]] = {
+    "": ALL,
+    "drums:100:0": {**ALL, "drums": (1.953125, 0)},
+    "drums:40:0,bass:0:0": {"drums": (0.125, 0), "vocals": (1.0, 0)},
+    "drums:80:-100,bass:80:100": {**ALL, "drums": (1.0, -100), "bass": (1.0, 100)},
+    "drums:80:-37,bass:60:5": {**ALL, "drums": (1.0, -37), "bass": (0.421875, 5)},
+    "vocals:80:0:m": {"drums": (1.0, 0), "bass": (1.0, 0)},
+    "vocals:80:0:s,bass:80:0:s": {"bass": (1.0, 0), "vocals": (1.0, 0)},
+    "vocals:80:0:s,bass:80:0:ms": {"vocals": (1.0, 0)},
+    "vocals:80:0:sm": {},
+    "master:40,vocals:80:0:s": {"vocals": (0.125, 0)},
+    "master:0": {},
+    "speed:75,key:-2": ALL,
+}
+
+
+@pytest.mark.parametrize("text", MIXES)
+def test_a_mix_is_the_sum_of_what_is_heard(
+    song: dict[str, Samples], paths: dict[str, Path], text: str
+) -> None:
+    mix = Mix.of(parse_mix(text, NAMES), paths, FRAMES)
+    mixed = np.concatenate(list(mix.read(0, FRAMES))).T
+    np.testing.assert_allclose(mixed, reference(song, **MIXES[text]), atol=2e-6)
+
+
+def test_any_part_of_a_mix_is_read_alike(paths: dict[str, Path]) -> None:
+    mix = Mix.of(parse_mix("drums:90:-33,bass:77:12", NAMES), paths, FRAMES)
+    whole = np.concatenate(list(mix.read(0, FRAMES)))
+    for start, stop in ((1, 2), (CELL_FRAMES - 3, CELL_FRAMES + 4), (70_001, FRAMES + 99)):
+        np.testing.assert_array_equal(
+            np.concatenate(list(mix.read(start, stop))), whole[start:stop]
+        )
+
+
+def test_the_fader_is_cubic() -> None:
+    assert [gain_of(volume) for volume in (0, 40, 80)] == [0.0, 0.125, 1.0]
+    assert 20 * np.log10(gain_of(100)) == pytest.approx(5.8, abs=0.05)
+
+
+# The text
+
+
+def test_a_mix_text_is_read() -> None:
+    settings = parse_mix("bass:64:-20:m,vocals:100:0:s,master:90", NAMES)
+    strips = (Strip("drums"), Strip("bass", 64, -20, muted=True), Strip("vocals", 100, soloed=True))
+    assert settings == MixSettings(strips, 90)
+    assert parse_mix("", NAMES) == MixSettings(tuple(map(Strip, NAMES)))
+
+
+HOSTILE = [
+    "kazoo:80:0",
+    "drums",
+    "drums:",
+    "drums:80",
+    "drums:101:0",
+    "drums:-1:0",
+    "drums:80:101",
+    "drums:80:-101",
+    "drums:80:0:x",
+    "drums:80:0:",
+    "drums:80:0:msm",
+    "drums:80:0,",
+    ",",
+    " drums:80:0",
+    "drums:80.5:0",
+    "drums:8e1:0",
+    "drums:٨٠:0",
+    "drums:nan:0",
+    "drums:80:0,drums:80:0",
+    "master",
+    "master:101",
+    "master:80:0",
+    "drums:80:0\n",
+    "../../etc/passwd:80:0",
+    "drums:" + "8" * 5000 + ":0",
+    "speed:" + "1" * 5000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:20])
+def test_what_is_no_mix_is_refused(text: str) -> None:
+    with pytest.raises(Fault, match="bad_option") as caught:
+        parse_mix(text, NAMES)
+    assert caught.value.params["option"] == "mix"
+
+
+def test_settings_that_sound_alike_are_one_mix() -> None:
+    alike = ("vocals:80:0:s", "drums:13:7,vocals:80:0:s", "vocals:80:0:s,key:3,master:80")
+    assert {parse_mix(text, NAMES).essence for text in alike} == {"vocals:80:0,master:80"}
+    others = ("", "vocals:79:0:s", "vocals:80:1:s", "vocals:80:0:s,master:81", "vocals:80:0:m")
+    assert len({parse_mix(text, NAMES).essence for text in others}) == len(others)
+
+
+# How loud it gets
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Which parts of stems are decoded."""
+    parts: list[tuple[int, int]] = []
+
+    def watched(path: Path, start: int, stop: int) -> Iterator[Any]:
+        parts.append((start, stop))
+        return read_stem(path, start, stop)
+
+    monkeypatch.setattr(mixing, "read_stem", watched)
+    return parts
+
+
+@pytest.mark.parametrize("text", [text for text in MIXES if MIXES[text]])
+def test_the_peak_is_exact(
+    song: dict[str, Samples], paths: dict[str, Path], tmp_path: Path, text: str
+) -> None:
+    settings = parse_mix(text, NAMES)
+    bare = store(tmp_path, song)
+    for path in bare.values():
+        path.with_suffix(".peaks").unlink()
+    for start, stop in ((0, FRAMES), (3_000, 3_500), (CELL_FRAMES - 9, FRAMES - 1)):
+        wanted = np.abs(reference(song, **MIXES[text])[:, start:stop]).max()
+        for known in (paths, bare):
+            mix = Mix.of(settings, known, FRAMES)
+            assert peak_of(mix, start, stop) == pytest.approx(wanted, abs=2e-6)
+
+
+def quiet_song_with_one_loud_place(folder: Path) -> tuple[dict[str, Path], float]:
+    stems = {name: np.full((2, FRAMES), 0.2, np.float32) for name in NAMES}
+    for samples in stems.values():
+        samples[:, CELL_FRAMES + 5000] = 0.5
+    return store(folder, stems), 1.5
+
+
+@pytest.mark.parametrize("looked_at", [0, 8])
+def test_only_what_can_be_loudest_is_decoded(
+    tmp_path: Path,
+    decoded: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at: int,
+) -> None:
+    monkeypatch.setattr(mixing, "CELLS_LOOKED_AT", looked_at)
+    paths, peak = quiet_song_with_one_loud_place(tmp_path)
+    mix = Mix.of(parse_mix("", NAMES), paths, FRAMES)
+    assert peak_of(mix, 0, FRAMES) == pytest.approx(peak, abs=1e-5)
+    loud = CELL_FRAMES + 2 * PEAK_FRAMES
+    piece, cell = (loud, loud + PEAK_FRAMES), (CELL_FRAMES, 2 * CELL_FRAMES)
+    assert set(decoded) == {cell if looked_at else piece}
+
+
+def test_below_full_scale_a_few_cells_are_looked_at(
+    tmp_path: Path, decoded: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = quiet_song_with_one_loud_place(tmp_path)[0]
+    for path in paths.values():  # what they can hold is far above what they do hold
+        peaks = path.with_suffix(".peaks")
+        peaks.write_bytes(b"\x90" * peaks.stat().st_size)
+    monkeypatch.setattr(mixing, "CELLS_LOOKED_AT", 1)
+    for master, cells in ((48, {0}), (56, {0, 1, 2})):
+        mix = Mix.of(parse_mix(f"master:{master}", NAMES), paths, FRAMES)
+        assert (mix.bounds().max() > 1.0) == (master == 56)
+        decoded.clear()
+        peak_of(mix, 0, FRAMES)
+        assert {start // CELL_FRAMES for start, _stop in decoded} == cells
+
+
+def test_a_peak_beyond_what_is_noted_is_looked_for(tmp_path: Path) -> None:
+    stems = {"drums": np.full((2, FRAMES), 5.0, np.float32)}
+    stems["drums"][:, -1] = 9.0
+    mix = Mix.of(parse_mix("", ["drums"]), store(tmp_path, stems), FRAMES)
+    assert peak_of(mix, 0, FRAMES) == pytest.approx(9.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("pan", [-100, 100])
+def test_two_channels_that_meet_on_one_side_are_reckoned_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pan: int
+) -> None:
+    monkeypatch.setattr(mixing, "CELLS_LOOKED_AT", 0)
+    paths = store(tmp_path, {"drums": np.full((2, FRAMES), 0.8, np.float32)})
+    mix = Mix.of(parse_mix(f"drums:80:{pan}", ["drums"]), paths, FRAMES)
+    assert peak_of(mix, 0, FRAMES) == pytest.approx(1.6, abs=1e-5)
+
+
+def test_silence_has_no_peak(paths: dict[str, Path]) -> None:
+    assert peak_of(Mix.of(parse_mix("master:0", NAMES), paths, FRAMES), 0, FRAMES) == 0.0
+
+
+# The site
+
+
+@pytest.fixture
+def job(visitor: Client, song: dict[str, Samples], paths: dict[str, Path]) -> Job:
+    """A finished job of the visitor, its stems those of `song`."""
+    session = visitor.session
+    session[VISITOR] = "f" * 32
+    session.save()
+    upload = Upload.objects.create(
+        title="노래 <1>",
+        artist="누구",
+        bytes=1,
+        seconds=FRAMES / sounds.RATE,
+        sample_rate=sounds.RATE,
+        channels=2,
+    )
+    now = timezone.now()
+    job = Job.objects.create(
+        upload=upload,
+        visitor="f" * 32,
+        model="tiny",
+        options={},
+        result_key="1" * 64,
+        state="done",
+        progress=1.0,
+        frames=FRAMES,
+        queued_at=now,
+        started_at=now,
+        finished_at=now,
+    )
+    shutil.copytree(paths["bass"].parent, job.result_folder)
+    for position, (name, samples) in enumerate(song.items()):
+        peak = float(np.abs(samples).max())
+        Stem.objects.create(job=job, name=name, position=position, peak=peak)
+    return job
+
+
+@pytest.fixture
+def get(visitor: Client, job: Job) -> Get:
+    def send(what: str = "mix", headers: dict[str, str] | None = None, **query: Any) -> Any:
+        return visitor.get(f"/songs/{job.pk}/{what}", query, headers=headers)
+
+    return send
+
+
+def body(response: Any) -> bytes:
+    return b"".join(response.streaming_content)
+
+
+def wave(response: HttpResponse) -> Samples:
+    samples: Samples = soundfile.read(io.BytesIO(body(response)), dtype="float32")[0].T
+    return samples
+
+
+def test_the_mix_downloads_as_it_was_set(get: Get, song: dict[str, Samples]) -> None:
+    response = get(mix="drums:80:-37,bass:60:5", format="float32")
+    assert response.headers["Content-Type"] == "audio/wav"
+    disposition = unquote(response.headers["Content-Disposition"])
+    assert disposition.startswith("attachment")
+    assert "노래 _1_ - mix.wav" in disposition
+    data = body(response)
+    assert response.headers["Content-Length"] == str(len(data))
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        assert (file.title, file.artist) == ("노래 <1> (mix)", "누구")
+        mixed = file.read(dtype="float32").T
+    wanted = reference(song, **MIXES["drums:80:-37,bass:60:5"])
+    np.testing.assert_allclose(mixed, wanted, atol=2e-6)
+
+
+def test_a_mix_that_is_too_loud_is_turned_down_as_a_whole(
+    get: Get, song: dict[str, Samples]
+) -> None:
+    wanted = reference(song, **MIXES["drums:100:0"])
+    peak = np.abs(wanted).max()
+    assert peak > 1.2
+    turned_down = wave(get(mix="drums:100:0", format="wav24"))
+    np.testing.assert_allclose(turned_down, wanted / peak, atol=2e-6)
+    kept = wave(get(mix="drums:100:0", format="float32"))
+    np.testing.assert_allclose(kept, wanted, atol=2e-6)
+
+
+def test_the_gain_is_that_of_the_range(get: Get, song: dict[str, Samples]) -> None:
+    frames = slice(44_100, 66_150)
+    wanted = reference(song, **MIXES["drums:100:0"])[:, frames]
+    query = {"mix": "drums:100:0", "from": "1", "to": "1.5"}
+    np.testing.assert_allclose(wave(get(**query, format="float32")), wanted, atol=2e-6)
+    in_24_bits = wave(get(**query, format="wav24"))
+    np.testing.assert_allclose(in_24_bits, wanted / max(1, np.abs(wanted).max()), atol=2e-6)
+
+
+def test_a_resumed_mix_equals_the_whole(get: Get) -> None:
+    query = {"mix": "drums:100:-33,bass:77:12", "format": "wav24", "from": "0.5"}
+    first = get(**query)
+    whole = body(first)
+    assert len(whole) > 600_000
+    for at in (1, 99, 70_001, 400_000, len(whole) - 1):
+        headers = {"Range": f"bytes={at}-", "If-Range": first.headers["ETag"]}
+        rest = get(headers=headers, **query)
+        assert rest.status_code == 206
+        assert body(rest) == whole[at:]
+
+
+def described(data: bytes) -> tuple[float, dict[str, str]]:
+    """The exact length in seconds and the tags of a compressed file."""
+    with av.open(io.BytesIO(data), "r") as container:
+        (stream,) = container.streams.audio
+        tags = {**container.metadata, **stream.metadata}
+        rate = stream.codec_context.sample_rate
+        frames = sum(frame.samples for frame in container.decode(stream))
+        if stream.codec_context.name == "aac":  # decoded to the end of its last packet
+            assert stream.duration is not None
+            assert 0 <= frames - stream.duration < 1024
+            frames = stream.duration
+        return frames / rate, {name.lower(): text for name, text in tags.items()}
+
+
+COMPRESSED = ["flac", "mp3-128", "m4a-192", "opus-128"]
+
+
+@pytest.mark.parametrize("asked", COMPRESSED)
+def test_a_mix_comes_in_every_format(get: Get, song: dict[str, Samples], asked: str) -> None:
+    name = asked.partition("-")[0]
+    query = {"mix": "drums:100:0", "format": asked, "from": "0.25", "to": "2.25"}
+    response = get(**query)
+    data = body(response)
+    assert response.headers["Content-Length"] == str(len(data))
+    assert f"노래 _1_ - mix.{name}" in unquote(response.headers["Content-Disposition"])
+    seconds, tags = described(data)
+    assert seconds == 2.0
+    assert (tags["title"], tags["artist"]) == ("노래 <1> (mix)", "누구")
+    half = get(headers={"Range": "bytes=1000-"}, **query)
+    assert (half.status_code, body(half)) == (206, data[1000:])
+
+
+def test_everything_that_changes_the_bytes_changes_the_tag(get: Get, job: Job) -> None:
+    def tag(what: str = "mix", **query: str) -> str:
+        return str(get(what, **query).headers["ETag"])
+
+    tags = [
+        tag(),
+        tag(mix="drums:81:0"),
+        tag(mix="drums:80:0:m"),
+        tag(mix="master:90"),
+        tag(format="wav24"),
+        tag(format="opus-96"),
+        tag(format="opus-128"),
+        tag(**{"from": "1"}),
+        tag(to="1"),
+        tag("stems/drums"),
+        tag("stems/drums", to="1"),
+        tag("stems/bass"),
+    ]
+    assert tag() == tag(mix="drums:80:0,speed:70") == tags[0]
+    Upload.objects.update(title="anders")
+    tags.append(tag())
+    Job.objects.update(result_key="0" * 64)
+    shutil.copytree(job.result_folder, Job.objects.get().result_folder)
+    tags.append(tag())
+    assert len(set(tags)) == len(tags)
+
+
+def test_a_range_that_is_not_in_the_song_is_said(get: Get) -> None:
+    backwards = [("2", "1"), ("1", "1"), ("3.2", ""), ("1", "1.001")]
+    outside = [("", "3.3"), ("-1", ""), ("9" * 400, "")]
+    no_numbers = [("nan", ""), ("", "inf"), ("", "1e0"), ("1,5", ""), ("٣", "")]
+    for start, stop in backwards + outside + no_numbers:
+        for what in ("mix", "mix/level", "stems/drums"):
+            response = get(what, **{"from": start, "to": stop})
+            assert response.status_code == 422, (what, start, stop)
+            assert "0 ≤ from < to ≤ 3.20" in html.unescape(response.content.decode())
+
+
+def test_the_rounded_length_of_a_song_is_its_end(get: Get) -> None:
+    assert FRAMES / sounds.RATE < 3.2
+    response = get(to="3.2")
+    assert response.headers["Content-Length"] == get().headers["Content-Length"]
+    assert wave(response).shape == (2, FRAMES)
+
+
+@pytest.mark.parametrize("text", ["kazoo:80:0", "drums:80:0:x", "drums:" + "8" * 5000])
+def test_hostile_mixes_get_a_sentence(get: Get, text: str) -> None:
+    for what in ("mix", "mix/level"):
+        response = get(what, mix=text)
+        assert response.status_code == 422
+        assert "(drums|bass|vocals)" in response.content.decode()
+    assert get(format="ogg").status_code == 422
+
+
+def test_a_range_of_a_stem_is_that_part(get: Get, song: dict[str, Samples]) -> None:
+    query = {"from": "1", "to": "1.5", "format": "float32"}
+    part = wave(get("stems/bass", **query))
+    np.testing.assert_allclose(part, song["bass"][:, 44_100:66_150], atol=2e-6)
+    packed = get("stems/bass", **{**query, "format": "opus-96"})
+    assert described(body(packed))[0] == 0.5
+
+
+def test_mixes_do_not_fill_the_disk(get: Get, job: Job) -> None:
+    def kept() -> set[str]:
+        return {path.name for path in job.rendition_folder.iterdir()}
+
+    range_ = {"to": "0.05", "format": "flac"}
+    body(get("stems/drums", format="flac"))
+    seen: list[str] = []
+    for volume in range(downloads.KEPT_CHOSEN + 2):
+        before = kept()
+        body(get(mix=f"drums:{volume}:0", **range_))
+        (new,) = kept() - before
+        seen.append(new)
+        os.utime(job.rendition_folder / new, (volume, volume))
+        if volume == 5:
+            body(get(mix="drums:0:0", **range_))  # used again: it stays
+    assert kept() == {"drums.flac", seen[0], *seen[3:]}
+
+
+def test_an_encoding_that_fails_leaves_nothing(
+    get: Get, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(reader: object, target: Path, *_rest: object) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(downloads, "write", fail)
+    response = get(format="m4a-192")
+    assert response.status_code == 507
+    assert list(job.rendition_folder.iterdir()) == []
+
+
+def test_how_loud_a_mix_gets_is_told(get: Get, song: dict[str, Samples]) -> None:
+    def level(text: str, language: str = "en", **query: str) -> str:
+        response = get("mix/level", {"Accept-Language": language}, mix=text, **query)
+        return str(response.content.decode().strip())
+
+    quiet = 20 * np.log10(np.abs(song["bass"]).max())
+    assert level("bass:80:0:s") == f"Peaks at about −{-quiet:.1f} dB."
+    over = 20 * np.log10(np.abs(reference(song, **MIXES["drums:100:0"])).max())
+    assert level("drums:100:0") == (
+        f"Peaks at +{over:.1f} dB: turned down by {over:.1f} dB so that nothing clips. "
+        "32-bit float keeps the level."
+    )
+    assert "all stems are muted" in level("master:0")
+    assert "음소거" in level("master:0", "ko")
+    assert f"{over:.1f} dB" in level("drums:100:0", "ko")
+
+
+def test_the_mix_of_a_part_without_sound(get: Get, job: Job) -> None:
+    silence = np.zeros((2, FRAMES), np.float32)
+    store(job.result_folder, dict.fromkeys(NAMES, silence))
+    assert b"in this part of the song" in get("mix/level").content
+    assert not wave(get(mix="master:0")).any()
+
+
+def test_a_mix_can_be_asked_about_without_being_sent(visitor: Client, job: Job) -> None:
+    head = visitor.head(f"/songs/{job.pk}/mix")
+    assert body(head) == b""
+    whole = body(visitor.get(f"/songs/{job.pk}/mix"))
+    assert head.headers["Content-Length"] == str(len(whole))
+    assert visitor.post(f"/songs/{job.pk}/mix").status_code == 405
+
+
+def test_strangers_find_no_mix(job: Job, get: Get, site_settings: Settings) -> None:
+    for what in ("mix", "mix/level"):
+        assert get(what).status_code == 200
+        assert Client().get(f"/songs/{job.pk}/{what}").status_code == 404
+        assert get(what.replace("mix", f"../{uuid.uuid4()}/mix")).status_code == 404
+
+
+def test_a_mix_needs_finished_stems_that_are_there(get: Get, job: Job) -> None:
+    Job.objects.update(expired_at=timezone.now())
+    assert get("mix/level").status_code == 410
+    Job.objects.update(state="cancelled", expired_at=None)
+    assert get().status_code == 410
+    Job.objects.update(state="done")
+    assert get().status_code == 200
+    (job.result_folder / "bass.flac").unlink()
+    for what in ("mix", "mix/level"):
+        assert get(what).status_code == 410
+
+
+def test_all_stems_come_in_one_zip_in_the_new_formats(get: Get) -> None:
+    for asked, extension in (("m4a-128", "m4a"), ("opus-96", "opus")):
+        with zipfile.ZipFile(io.BytesIO(body(get("archive", format=asked)))) as archive:
+            assert archive.namelist() == [f"노래 _1_ - {name}.{extension}" for name in NAMES]
+            one = body(get("stems/bass", format=asked))
+            assert archive.read(archive.namelist()[1]) == one
