@@ -1,15 +1,18 @@
 """What the templates show of a job, worked out once and frozen."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
-from separations import results, sentences
-from separations.audio.formats import BIT_RATES
+from separations import listening, results, sentences
+from separations.audio.chunks import CHUNK_FRAMES
+from separations.audio.formats import FORMATS
+from separations.audio.stems import PEAK_FRAMES
 from separations.labels import stem_label, stem_list
-from separations.models import Job
+from separations.models import Job, Stem
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class JobView:
     title: str
     artist: str
     length: str
+    seconds: float
     percent: int
     headline: str
     waiting: str
@@ -45,11 +49,46 @@ class JobView:
         return self.job.is_active
 
 
+@dataclass(frozen=True)
+class TrackView:
+    """A strip of the mixer. level: how loud it is, in words, "" while that is not known."""
+
+    name: str
+    label: str
+    level: str
+    loudness: float | None
+
+
+@dataclass(frozen=True)
+class Preset:
+    label: str
+    mix: str  # as the mixer writes it
+
+
+@dataclass(frozen=True)
+class MixerView:
+    """What the mixer in the page starts from. frames, reach: see `listening.Recording`."""
+
+    tracks: list[TrackView]
+    presets: list[Preset]
+    tracks_href: str
+    frames: int
+    reach: int
+    has_song: bool
+    song_loudness: float | None
+    song_peak: float | None
+    chunk_frames: int = CHUNK_FRAMES
+    peak_frames: int = PEAK_FRAMES
+
+
 FORMAT_LABELS = {
     "wav": "WAV 16-bit",
     "wav24": "WAV 24-bit",
     "float32": "WAV 32-bit float",
     "flac": "FLAC",
+    "mp3": "MP3",
+    "m4a": "M4A (AAC)",
+    "opus": "Ogg Opus",
 }
 SILENCE = 1e-4  # −80 dB: a stem that peaks lower has nothing to hear
 
@@ -57,7 +96,7 @@ SILENCE = 1e-4  # −80 dB: a stem that peaks lower has nothing to hear
 def job_view(job: Job) -> JobView:
     has_stems = job.state == Job.State.DONE and not job.is_expired
     stems = list(job.stems.all()) if has_stems else []
-    run = _run_of(job)
+    run = job.run
     is_kept = not job.is_active and job.upload.is_kept
     return JobView(
         job=job,
@@ -65,6 +104,7 @@ def job_view(job: Job) -> JobView:
         title=job.upload.title,
         artist=job.upload.artist,
         length=clock(job.upload.seconds),
+        seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
         headline=_headline(run),
         waiting=_waiting(run),
@@ -78,11 +118,58 @@ def job_view(job: Job) -> JobView:
     )
 
 
-def _run_of(job: Job) -> Job:
-    """The job whose progress is that of `job`: it may wait for what another one is making."""
-    if job.state != Job.State.QUEUED:
-        return job
-    return Job.objects.running().filter(result_key=job.result_key).first() or job
+def mixer_view(job: Job) -> MixerView | None:
+    """None for a job that has no stems and will have none."""
+    found = listening.recording(job)
+    if found is None:
+        return None
+    measured = {stem.name: stem for stem in job.stems.all()}
+    return MixerView(
+        tracks=[_track(name, measured.get(name)) for name in found.names],
+        presets=_presets(found.names),
+        tracks_href=reverse("separations:job", args=[job.pk]) + "/stems/",
+        frames=found.frames,
+        reach=found.reach,
+        has_song=found.has_song,
+        song_loudness=job.song_loudness,
+        song_peak=job.song_peak,
+    )
+
+
+def digest(song: JobView, mixer: MixerView | None) -> str:
+    """Of all that changes in the page while a job is on its way: the same digest, the same page."""
+    changing = (song.job.state, song.percent, song.headline, song.waiting, song.remaining)
+    words = repr((*changing, song.error, song.notes, mixer.reach if mixer else 0))
+    return hashlib.blake2s(words.encode(), digest_size=8).hexdigest()
+
+
+def _track(name: str, stem: Stem | None) -> TrackView:
+    level = ""
+    loudness = stem.loudness if stem else None
+    if stem and stem.peak >= SILENCE:
+        level = gettext("Peak %(db)s dB") % {"db": decimal(20 * math.log10(stem.peak))}
+        if loudness is not None:
+            level += "\n" + gettext("%(loudness)s LUFS") % {"loudness": decimal(loudness)}
+    return TrackView(name, stem_label(name), level, loudness)
+
+
+def _presets(names: tuple[str, ...]) -> list[Preset]:
+    """Mixes that make sense for these stems."""
+    presets = [Preset(gettext("Everything"), "")]
+    pair = len(names) == 2
+    if "vocals" in names:
+        presets.append(Preset(gettext("Karaoke: without vocals"), "vocals:80:0:m"))
+    presets += [
+        Preset(gettext("%(stem)s only") % {"stem": stem_label(name)}, f"{name}:80:0:s")
+        for name in names
+        if not (pair and name == "instrumental")
+    ]
+    presets += [
+        Preset(gettext("Without %(stem)s") % {"stem": stem_label(name).lower()}, f"{name}:80:0:m")
+        for name in names
+        if not pair and name not in ("vocals", "other")
+    ]
+    return presets
 
 
 def _error(job: Job) -> str:
@@ -95,6 +182,11 @@ def clock(seconds: float) -> str:
     """75.2 → 1:15"""
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02}"
+
+
+def decimal(value: float) -> str:
+    """−1.2, with a true minus sign."""
+    return f"{value:.1f}".replace("-", "−")
 
 
 def _headline(job: Job) -> str:
@@ -149,5 +241,31 @@ def _stem(job: Job, name: str, peak: float) -> StemView:
 
 def download_choices() -> list[tuple[str, str]]:
     """The formats on offer: what `format` in the address may be, and its label."""
-    mp3 = [(f"mp3-{rate}", f"MP3 {rate} kbit/s") for rate in reversed(BIT_RATES)]
-    return [*FORMAT_LABELS.items(), *mp3]
+    choices = []
+    for name, label in FORMAT_LABELS.items():
+        rates = reversed(FORMATS[name].bit_rates)
+        choices += [(f"{name}-{rate}", f"{label} {rate} kbit/s") for rate in rates] or [
+            (name, label)
+        ]
+    return choices
+
+
+def mix_level_sentence(peak: float | None) -> str:
+    """How loud a mix gets and what that means for its files.
+
+    Args:
+        peak: its largest sample, 1 is full scale; None where no stem is to be heard.
+    """
+    if peak is None:
+        return gettext("Nothing is to be heard in this mix: all stems are muted.")
+    if peak < SILENCE:
+        return gettext("Nothing is to be heard in this part of the song.")
+    level = round(20 * math.log10(peak), 1)
+    if level <= 0:
+        return gettext("Peaks at about %(level)s dB.") % {
+            "level": f"−{abs(level)}" if level else "0.0"
+        }
+    return gettext(
+        "Peaks at +%(db).1f dB: turned down by %(db).1f dB so that nothing clips. 32-bit float "
+        "keeps the level."
+    ) % {"db": level}

@@ -138,6 +138,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         410,
         _("The song is no longer kept here. Upload it again."),
     ),
+    "not_finished": (
+        404,
+        _("This part of the song is not separated yet. Try again in a moment."),
+    ),
     "result_gone": (410, _("The stems are no longer kept here. Upload the song again.")),
 }
 

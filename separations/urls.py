@@ -17,5 +17,9 @@ urlpatterns = [
     path("songs/<uuid:job_id>/again", views.again, name="again"),
     path("songs/<uuid:job_id>/delete", views.delete, name="delete"),
     path("songs/<uuid:job_id>/stems/<slug:stem>", views.stem, name="stem"),
+    path("songs/<uuid:job_id>/stems/<slug:stem>/chunks/<int:index>", views.chunk, name="chunk"),
+    path("songs/<uuid:job_id>/stems/<slug:stem>/peaks", views.peaks, name="peaks"),
+    path("songs/<uuid:job_id>/mix", views.mix, name="mix"),
+    path("songs/<uuid:job_id>/mix/level", views.mix_level, name="mix_level"),
     path("songs/<uuid:job_id>/archive", views.archive, name="archive"),
 ]

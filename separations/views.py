@@ -23,12 +23,22 @@ from django.views.decorators.http import (
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.middleware import HtmxDetails
 
-from separations import access, http_files, jobs, results, sentences, tasks, uploads
+from separations import (
+    access,
+    downloads,
+    http_files,
+    jobs,
+    listening,
+    results,
+    sentences,
+    tasks,
+    uploads,
+)
 from separations.audio.formats import FORMATS, Format
 from separations.faults import Fault
 from separations.forms import SeparationForm
 from separations.models import Job, Upload
-from separations.pages import download_choices, job_view
+from separations.pages import digest, download_choices, job_view, mix_level_sentence, mixer_view
 from separations.upload_limit import refused, too_large
 
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
@@ -150,7 +160,13 @@ def _job_page(request: HttpRequest, job: Job, error: str = "", status: int = 200
 
 def _song(job: Job) -> dict[str, Any]:
     chosen = {"model": job.model, "stems": job.stem_choice}
-    context = {"song": job_view(job), "formats": download_choices()}
+    song, mixer = job_view(job), mixer_view(job)
+    context = {
+        "song": song,
+        "mixer": mixer,
+        "seen": digest(song, mixer),
+        "formats": download_choices(),
+    }
     # Only an ended song can be separated again; the many polls before need not ask for models.
     return context if job.is_active else {**context, "form": SeparationForm(chosen)}
 
@@ -159,19 +175,25 @@ def _song(job: Job) -> dict[str, Any]:
 @require_GET
 def job_status(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """The part of the song's page that changes; polls itself while the job is active."""
-    return _poll(request, access.job_or_404(request, job_id), "separations/_status.html")
+    job = access.job_or_404(request, job_id)
+    return _poll(request, job, "separations/_poll.html", _song(job))
 
 
 @never_cache
 @require_GET
 def job_card(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """A song in the list on the home page, polling likewise."""
-    return _poll(request, access.job_or_404(request, job_id), "separations/_card.html")
+    job = access.job_or_404(request, job_id)
+    song = job_view(job)
+    context = {"song": song, "seen": digest(song, None)}
+    return _poll(request, job, "separations/_card.html", context)
 
 
-def _poll(request: HttpRequest, job: Job, template: str) -> HttpResponse:
-    status = 200 if job.is_active else STOP_POLLING
-    return render(request, template, _song(job), status=status)
+def _poll(request: HttpRequest, job: Job, template: str, context: dict[str, Any]) -> HttpResponse:
+    """Nothing at all when the page shows it already: it is asked for every second or two."""
+    if job.is_active and request.GET.get("seen") == context["seen"]:
+        return HttpResponse(status=204)
+    return render(request, template, context, status=200 if job.is_active else STOP_POLLING)
 
 
 @require_POST
@@ -213,6 +235,43 @@ def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     return redirect("separations:home")
 
 
+# Listening
+
+
+@require_safe
+def chunk(request: HttpRequest, job_id: uuid.UUID, stem: str, index: int) -> HttpResponse:
+    """A second and a half of a stem, or of the song itself, for the player."""
+    job = access.job_or_404(request, job_id)
+    try:
+        found = listening.chunk(job, stem, index)
+    except Fault as fault:
+        return _plain(fault)
+    results.use(job)
+    response = HttpResponse(found.data, content_type="audio/flac")
+    response.headers["X-Exponent"] = str(found.exponent)
+    # What a run has made so far, another attempt may make anew.
+    done = job.state == Job.State.DONE
+    lasting = "private, max-age=86400, immutable" if done else "no-store"
+    response.headers["Cache-Control"] = lasting
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+@require_safe
+def peaks(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase:
+    """What a stem's waveform is drawn from, a byte for each `PEAK_FRAMES`; grows with the stem."""
+    job = access.job_or_404(request, job_id)
+    try:
+        view = results.View(job, results.BytesView(listening.peaks(job, stem)))
+    except Fault as fault:
+        return _plain(fault)
+    etag = f'"{job.result_key[:32]}-{stem}-peaks-{view.size}"'
+    kind = "application/octet-stream"
+    response = http_files.send(request, view, kind, f"{stem}.peaks", etag, attach=False)
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
 # Stems
 
 
@@ -224,14 +283,48 @@ def stem(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase
     if found is None:
         return not_found(request)
     try:
-        format, bit_rate = _format(request)
-        view = results.view(found, format, bit_rate)
+        download = downloads.of_stem(found, *_format(request), _span(request, job))
+        return _send(request, download, attach="download" in request.GET)
     except Fault as fault:
         return _plain(fault)
-    name = results.file_name(job, found.name, format.extension)
-    etag = f'"{job.result_key[:32]}-{found.name}-{format.name}-{bit_rate}"'
-    attach = "download" in request.GET
-    return http_files.send(request, view, format.content_type, name, etag, attach=attach)
+
+
+@require_safe
+def mix(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+    """The stems mixed as `mix` says (see `separations.audio.mix_text`), to keep."""
+    job = access.job_or_404(request, job_id)
+    try:
+        span = _span(request, job)
+        download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request))
+        return _send(request, download, attach=True)
+    except Fault as fault:
+        return _plain(fault)
+
+
+@never_cache
+@require_safe
+def mix_level(request: SiteRequest, job_id: uuid.UUID) -> HttpResponse:
+    """How loud a mix gets, in a sentence."""
+    job = access.job_or_404(request, job_id)
+    status = 200
+    try:
+        peak = downloads.mix_peak(job, request.GET.get("mix", ""), _span(request, job))
+        level = mix_level_sentence(peak)
+    except Fault as fault:
+        level = sentences.sentence(fault)
+        status = 200 if request.htmx else sentences.status(fault)  # htmx shows no others
+    return render(request, "separations/_mix_level.html", {"level": level}, status=status)
+
+
+def _send(request: HttpRequest, download: downloads.Download, *, attach: bool) -> HttpResponseBase:
+    return http_files.send(
+        request,
+        download.view(),
+        download.format.content_type,
+        download.file_name,
+        f'"{download.identity}"',
+        attach=attach,
+    )
 
 
 @require_safe
@@ -242,14 +335,14 @@ def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         if job.state != Job.State.DONE or job.is_expired:
             raise Fault("result_gone")
         format, bit_rate = _format(request)
-        stream = results.archive(job, format, bit_rate)
+        stream = downloads.archive(job, format, bit_rate, _span(request, job))
     except Fault as fault:
         return _plain(fault)
     response = StreamingHttpResponse(
         stream if request.method == "GET" else (), content_type="application/zip"
     )
     response.headers["Content-Length"] = str(len(stream))
-    name = results.file_name(job, "stems", "zip")
+    name = downloads.file_name(job, "stems", "zip")
     response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
     return response
 
@@ -266,6 +359,11 @@ def _format(request: HttpRequest) -> tuple[Format, int]:
         raise Fault("bad_option", option="format", allowed=", ".join(allowed))
     name, _, bit_rate = asked.partition("-")
     return FORMATS[name], int(bit_rate or 0)
+
+
+def _span(request: HttpRequest, job: Job) -> downloads.Span:
+    """The time range from a query such as `from=12.5&to=60`, the whole song without one."""
+    return downloads.span_of(job, request.GET.get("from", ""), request.GET.get("to", ""))
 
 
 def _plain(fault: Fault) -> HttpResponse:
