@@ -327,7 +327,8 @@ def test(*arguments: str) -> None:
     except StepFailed:
         say("The tests with real weights will be SKIPPED: the weights could not be fetched")
     say("Running the tests")
-    call(PYTHON, "-m", "pytest", *arguments, advice="Tests failed; see above.")
+    side_by_side = ("-n", "2", "--dist", "loadgroup")  # most of them wait most of the time
+    call(PYTHON, "-m", "pytest", *side_by_side, *arguments, advice="Tests failed; see above.")
 
 
 def faults(*arguments: str) -> None:

@@ -12,6 +12,23 @@ from tests.models_in_small import make_store
 OUTPUT = Path(__file__).resolve().parent.parent / "test-output"
 
 
+# Tests in one process, one after the other: all of a file, and all that kill processes or look for
+# processes that were killed for lack of memory.
+KILLING = (
+    "test_engine_process",
+    "test_faults",
+    "test_full_disk",
+    "test_limits",
+    "test_running_site",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("killing" if name in KILLING else name))
+
+
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model store of small random-weight models."""

@@ -130,7 +130,7 @@ def test_a_fault_in_the_engine_reaches_the_page(site: Site, visitor: Browser, so
 
 
 def test_ten_tabs_with_the_same_song_cost_one_separation(site: Site, songs: Path) -> None:
-    song = sounds.encode(songs / "ten.flac", sounds.music(90.0, seed=21), "flac")
+    song = sounds.encode(songs / "ten.flac", sounds.music(45.0, seed=21), "flac")
     before = {path.name for path in (site.data_dir / "results").glob("*/*")}
     visitor = Browser(site)  # who was never here before
     visitor.get("/")
@@ -169,7 +169,7 @@ def test_housekeeping_runs_while_every_slot_is_busy(
 
 def test_a_late_runner_is_told_so_and_stops(site: Site, visitor: Browser, songs: Path) -> None:
     """A consumer is frozen for longer than its lease, while another one is there."""
-    song = sounds.encode(songs / "late.flac", sounds.music(60.0, seed=22), "flac")
+    song = sounds.encode(songs / "late.flac", sounds.music(40.0, seed=22), "flac")
     job = visitor.upload(song)
     until(lambda: at_work(site, job))
     late = site.consumer()
@@ -242,7 +242,7 @@ def test_a_song_outlives_the_death_of_everything(
     tmp_path: Path, small_store: Path, songs: Path
 ) -> None:
     settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny"}
-    song = sounds.encode(songs / "o.flac", sounds.music(60.0, seed=14), "flac")
+    song = sounds.encode(songs / "o.flac", sounds.music(35.0, seed=14), "flac")
     with running(tmp_path / "site", **settings) as site:
         job = Browser(site).upload(song)
         until(lambda: at_work(site, job))
