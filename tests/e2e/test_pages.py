@@ -177,7 +177,12 @@ def test_the_language_switch(small_site: Site, page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Split a song into its stems")
 
 
-def test_the_admin_works_under_the_strict_policy(small_site: Site, page: Page, keep: Path) -> None:
+def test_the_admin_works_under_the_strict_policy(
+    small_site: Site, page: Page, keep: Path, songs: list[Path]
+) -> None:
+    page.goto(small_site.url)
+    page.set_input_files("#file", [songs[0]])
+    expect(page.locator("#songs .card.done")).to_have_count(1, timeout=60_000)
     small_site.environment["DJANGO_SUPERUSER_PASSWORD"] = "a long enough one"
     small_site.manage(
         "createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.invalid"
@@ -189,5 +194,5 @@ def test_the_admin_works_under_the_strict_policy(small_site: Site, page: Page, k
     page.get_by_role("link", name="Jobs", exact=True).first.click()
     expect(page.locator("#result_list progress").first).to_be_visible()
     page.screenshot(path=keep / "admin.png", full_page=True)
-    page.locator("#result_list a").first.click()
-    expect(page.locator("#content")).to_contain_text("vocals")
+    page.locator("#result_list tbody tr", has_text="song 0").first.locator("th a").click()
+    expect(page.locator("#content")).to_contain_text("vocals", timeout=20_000)
