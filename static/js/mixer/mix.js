@@ -1,5 +1,5 @@
 // What a mix is: a fader, a pan and two switches a stem, and a master fader. Pure functions; the
-// server renders the same mix from the same text (see Mix text in the README).
+// server renders the same mix from the same text (see "The mixer" in the README).
 //
 // A state is {master, speed, key, stems: {NAME: {volume, pan, mute, solo}}}: volumes 0–100, pan
 // -100 (left) to 100 (right), speed in percent, key in semitones.
