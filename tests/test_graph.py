@@ -9,7 +9,13 @@ import pytest
 import torch
 from demucs.htdemucs import HTDemucs
 
-from separations.engine.choice import FLOAT32, OPENVINO, Plan
+from separations.engine.choice import (
+    BFLOAT16,
+    FLOAT32,
+    OPENVINO,
+    Plan,
+    cpu_multiplies_bfloat16,
+)
 from separations.engine.graph import Core, write_graph
 from separations.engine.network import Network
 from separations.engine.openvino_network import (
@@ -129,6 +135,25 @@ def test_a_compiled_network_can_be_kept_and_gives_the_same_bytes(
     results = [_stems(info, network, song, Options(model="tiny"), 2) for network in networks]
     for name, stem in results[0].items():
         assert all(stem.tobytes() == other[name].tobytes() for other in results[1:])
+
+
+@pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="this CPU does not know bfloat16")
+def test_the_last_layer_stays_in_float32_when_the_rest_does_not(
+    tmp_path: Path, graph: Path
+) -> None:
+    """Also in a network that was kept."""
+    plan = Plan(OPENVINO, BFLOAT16, 1)
+    compiled = compile_graph(graph, plan, 2)
+    artefact = tmp_path / "0.compiled"
+    artefact.write_bytes(compiled.model.export_model().getbuffer())
+    for each in (compiled, read_compiled(artefact, plan, 2)):
+        used: dict[bool, set[str]] = {True: set(), False: set()}
+        for node in each.model.get_runtime_model().get_ops():
+            about = node.get_rt_info()
+            if about["layerType"].astype(str) == "Convolution":
+                names = about["originalLayersNames"].astype(str)
+                used[".decoder.3." in names].add(about["runtimePrecision"].astype(str))
+        assert used == {True: {"f32"}, False: {"bf16"}}
 
 
 def test_networks_that_take_turns_let_go_of_their_memory(info: ModelInfo, graph: Path) -> None:

@@ -29,7 +29,7 @@ BFLOAT16: Precision = "bfloat16"
 PRECISION_HINTS: dict[Precision, str] = {FLOAT32: "f32", BFLOAT16: "bf16"}
 # CPUs that multiply bfloat16 themselves; all others would be slower with it than without.
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
-GRAPH_VERSION = 1  # raised when graphs are made in another way: compiled ones are not used again
+GRAPH_VERSION = 2  # raised when graphs are made in another way: compiled ones are not used again
 CPU_INFO = Path("/proc/cpuinfo")
 FILE_NAME = "choice.json"
 TRY_AGAIN_SECONDS = 24 * 3600

@@ -53,6 +53,8 @@ class TorchNetwork:
         self._segment, self._device = segment, torch.device(device)
         self._model = load(info, part).to(self._device)
         self._half = precision == BFLOAT16
+        if self._half:
+            _keep_in_float32(self._model.decoder[-1])  # see separations.engine.graph
 
     def run(self, mixture: Samples, context: int, length: int, sources: list[int]) -> Samples:
         chunk = TensorChunk(torch.from_numpy(mixture)[None], context, length)
@@ -69,3 +71,14 @@ class TorchNetwork:
             )[0, sources]
         samples: Samples = estimate.float().cpu().numpy()
         return samples
+
+
+def _keep_in_float32(layer: Any) -> None:
+    """Have a decoder layer work in float32 where autocast has the others work in less."""
+    forward = layer.forward
+
+    def exact(x: torch.Tensor, skip: torch.Tensor, length: int) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float(), skip.float(), length)
+
+    layer.forward = exact
