@@ -4,11 +4,11 @@ import contextlib
 import hashlib
 import os
 import re
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from django.db.models import prefetch_related_objects
 from pathvalidate import sanitize_filename
@@ -19,16 +19,19 @@ from separations.audio.info import SAMPLE_RATE
 from separations.audio.mix import Mix, peak_of
 from separations.audio.mix_text import parse_mix
 from separations.audio.readers import Part, Reader, StoredStem
-from separations.audio.render import WavView, common_gain, write
+from separations.audio.render import WavView, common_gain, size_of, write
 from separations.faults import Fault, storage_fault
 from separations.models import Job, Stem
-from separations.results import FileView, View, needed_gain
+from separations.renditions import KeptFile, Making, make
+from separations.results import View, needed_gain
 
 CHOSEN = "chosen-"  # what the names of files begin with that hold a mix or a range
 KEPT_CHOSEN = 20  # a job: visitors can think of more mixes than a disk has room for
 SECONDS = re.compile(r"(?=\.?\d)\d{0,6}(?:\.\d{0,9})?", re.ASCII)
 ROUNDING = SAMPLE_RATE // 100  # by how many samples a page may have rounded the length of a song
 SHORTEST = SAMPLE_RATE // 100
+
+Wait = Literal["all", "some", "none"]
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,44 @@ class Download:
         parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    def view(self) -> View:
+    def view(self, wait: Wait = "some") -> View:
         """Readable from any byte on. Compressed formats are encoded once and kept.
+
+        Args:
+            wait: for how much of it, where its beginning can be sent before its end is encoded.
 
         Raises:
             Fault: storage.
         """
         try:
-            if self.format.bytes_per_sample:
-                wav = WavView(self.reader, self.format, self._gain(), self.tags)
-                return View(self.job, wav)
-            kept = self._kept
-            try:
-                os.utime(kept)  # the next to go is the one that was used longest ago
-            except FileNotFoundError:
-                self._encode(kept)
-            return View(self.job, FileView(kept))
+            return View(self.job, self._source(wait))
         except OSError as error:
             raise storage_fault(error) from error
+
+    def _source(self, wait: Wait) -> WavView | KeptFile | Making:
+        if self.format.bytes_per_sample:
+            return WavView(self.reader, self.format, self._gain(), self.tags)
+        kept = self._kept
+        try:
+            os.utime(kept)  # the next to go is the one that was used longest ago
+            return KeptFile(kept)
+        except FileNotFoundError:
+            making = self._make(kept)
+        if wait == "all" or not self.format.grows:
+            making.wait()
+        elif wait == "some":
+            making.wait_for_some()
+        return making
+
+    def _make(self, kept: Path) -> Making:
+        gain, tags = self._gain(), self.tags  # asked here: the encoder's thread has no database
+        size = size_of(self.reader, self.format, tags, self.bit_rate)
+
+        def encode(target: Path) -> None:
+            write(self.reader, target, self.format, gain, tags, self.bit_rate)
+            _drop_oldest(kept.parent, KEPT_CHOSEN - 1)
+
+        return make(kept, encode, size)
 
     def _gain(self) -> float:
         return 1.0 if self.format.keeps_overs else self.level()
@@ -100,23 +123,13 @@ class Download:
         name = f"{CHOSEN}{self.identity}" if self.settings else f"{self.name}{rate}"
         return self.job.rendition_folder / f"{name}.{self.format.extension}"
 
-    def _encode(self, kept: Path) -> None:
-        # A name of its own for each attempt: two requests at once each rename a whole file.
-        partial = kept.with_suffix(f".{uuid.uuid4().hex}.part")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(self.reader, partial, self.format, self._gain(), self.tags, self.bit_rate)
-            partial.replace(kept)
-        finally:
-            partial.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # somebody else is at it
-            _drop_oldest(kept.parent)
 
-
-def _drop_oldest(folder: Path) -> None:
+def _drop_oldest(folder: Path, but: int) -> None:
+    """Delete all mixes and parts in `folder` but those used last. Who reads one still can."""
     chosen = [file for file in folder.glob(f"{CHOSEN}*") if file.suffix != ".part"]
-    chosen.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in chosen[KEPT_CHOSEN:]:
+    with contextlib.suppress(FileNotFoundError):  # somebody else is at it
+        chosen.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in chosen[but:]:
         file.unlink(missing_ok=True)
 
 
@@ -208,17 +221,20 @@ def _frame(seconds: str) -> int | None:
 
 
 def archive(job: Job, format: Format, bit_rate: int, span: Span | None = None) -> ZipStream:
-    """All stems of a job, or that part of them, as a ZIP of known length, made while it is sent.
+    """All stems of a job, or that part of them, as a ZIP that is made while it is sent.
+
+    Its length is known where those of the files in it are.
 
     Raises:
         Fault: see `of_stem` and `Download.view`.
     """
     prefetch_related_objects([job], "stems")  # so that no thread below asks the database
     stems = [of_stem(stem, format, bit_rate, span) for stem in job.stems.all()]
-    # The encoders work outside the interpreter's lock, so stems are encoded side by side.
-    with ThreadPoolExecutor(max(1, min(len(stems), os.cpu_count() or 1))) as pool:
-        views = list(pool.map(Download.view, stems))
-    stream = ZipStream(sized=True)
+    # All are begun, and encoded side by side; the first has to be there for an answer.
+    waits: list[Wait] = ["some" if stem is stems[0] else "none" for stem in stems]
+    with ThreadPoolExecutor(max(1, len(stems))) as pool:
+        views = list(pool.map(Download.view, stems, waits))
+    stream = ZipStream(sized=all(each.size is not None for each in views))
     for stem, each in zip(stems, views, strict=True):
         stream.add(each.read(0, each.size), stem.file_name, size=each.size)
     return stream

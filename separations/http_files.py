@@ -19,6 +19,7 @@ def send(
 ) -> HttpResponseBase:
     """Answer with the whole of `view`, or the one range that was asked for.
 
+    What is of no known length yet is sent as it grows; have a view made whole for a range of it.
     304 when the reader has it, 206 for a range, 416 for one outside the file. Several ranges at
     once, a broken Range header and one whose If-Range does not match get the whole file, as the
     RFC allows.
@@ -26,6 +27,12 @@ def send(
     if etag in request.headers.get("If-None-Match", ""):
         return HttpResponse(status=304, headers={"ETag": etag})
     size = view.size
+    if size is None:
+        response: HttpResponseBase = StreamingHttpResponse(
+            view.read(0, None), content_type=content_type
+        )
+        _describe(response, name, etag, attach=attach)
+        return response
     wanted = request.headers.get("Range", "")
     if request.headers.get("If-Range", etag) != etag:
         wanted = ""
@@ -34,7 +41,7 @@ def send(
     if match := RANGE.fullmatch(wanted.strip()):
         found = _resolve(match[1], match[2], size)
         if found is None:
-            response: HttpResponseBase = HttpResponse(status=416)
+            response = HttpResponse(status=416)
             response.headers["Content-Range"] = f"bytes */{size}"
             return response
         if match[1] or match[2]:
@@ -46,15 +53,19 @@ def send(
     )
     response.headers["Content-Length"] = str(stop - start)
     response.headers["Accept-Ranges"] = "bytes"
+    _describe(response, name, etag, attach=attach)
+    if status == 206:
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return response
+
+
+def _describe(response: HttpResponseBase, name: str, etag: str, *, attach: bool) -> None:
     response.headers["ETag"] = etag
     response.headers["Cache-Control"] = "private, max-age=3600"
     response.headers["X-Content-Type-Options"] = "nosniff"
     disposition = content_disposition_header(attach, name)
     if disposition:
         response.headers["Content-Disposition"] = disposition
-    if status == 206:
-        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    return response
 
 
 def _resolve(first: str, last: str, size: int) -> tuple[int, int] | None:

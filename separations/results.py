@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from separations.audio.render import WavView, common_gain
+from separations.audio.render import common_gain
 from separations.audio.stems import exponents_of, sync
 from separations.models import Job, folder_of
 
 logger = logging.getLogger(__name__)
-ZIP_PIECE = 1 << 18
 USE_IS_NOTED_EVERY = timedelta(minutes=1)
 DOOMED = "doomed-"  # what a folder's name begins with while its files are deleted
 
@@ -84,22 +84,13 @@ def needed_gain(job: Job) -> float:
     return common_gain([stem.peak for stem in job.stems.all()])
 
 
-@dataclass(frozen=True)
-class FileView:
-    """A file on disk, readable like a `WavView`."""
-
-    path: Path
+class Source(Protocol):
+    """Where the bytes of a download come from; see `View`."""
 
     @property
-    def size(self) -> int:
-        return self.path.stat().st_size
+    def size(self) -> int | None: ...
 
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            while start < stop and (data := file.read(min(ZIP_PIECE, stop - start))):
-                start += len(data)
-                yield data
+    def read(self, start: int, stop: int | None) -> Iterator[bytes]: ...
 
 
 @dataclass(frozen=True)
@@ -112,22 +103,26 @@ class BytesView:
     def size(self) -> int:
         return len(self.data)
 
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, start: int, stop: int | None) -> Iterator[bytes]:
         yield self.data[start:stop]
 
 
 @dataclass(frozen=True)
 class View:
-    """Sound in some format: `size` bytes, readable from any byte on, and in use while it is."""
+    """Sound in some format, readable from any byte on, and in use while it is.
+
+    size: in bytes, None where nobody knows yet.
+    """
 
     job: Job
-    source: WavView | FileView | BytesView
+    source: Source
 
     @property
-    def size(self) -> int:
+    def size(self) -> int | None:
         return self.source.size
 
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
+    def read(self, start: int, stop: int | None) -> Iterator[bytes]:
+        """The bytes from `start` up to `stop`, or to the end where that is None."""
         for piece in self.source.read(start, stop):
             use(self.job)
             yield piece

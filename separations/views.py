@@ -286,7 +286,7 @@ def stem(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase
         download = downloads.of_stem(found, *_format(request), _span(request, job))
         return _send(request, download, attach="download" in request.GET)
     except Fault as fault:
-        return _plain(fault)
+        return _not_sent(request, job, fault)
 
 
 @require_safe
@@ -298,7 +298,7 @@ def mix(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request))
         return _send(request, download, attach=True)
     except Fault as fault:
-        return _plain(fault)
+        return _not_sent(request, job, fault)
 
 
 @never_cache
@@ -317,9 +317,10 @@ def mix_level(request: SiteRequest, job_id: uuid.UUID) -> HttpResponse:
 
 
 def _send(request: HttpRequest, download: downloads.Download, *, attach: bool) -> HttpResponseBase:
+    known = request.method == "HEAD" or "Range" in request.headers  # they need its length
     return http_files.send(
         request,
-        download.view(),
+        download.view("all" if known else "some"),
         download.format.content_type,
         download.file_name,
         f'"{download.identity}"',
@@ -337,11 +338,12 @@ def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         format, bit_rate = _format(request)
         stream = downloads.archive(job, format, bit_rate, _span(request, job))
     except Fault as fault:
-        return _plain(fault)
+        return _not_sent(request, job, fault)
     response = StreamingHttpResponse(
         stream if request.method == "GET" else (), content_type="application/zip"
     )
-    response.headers["Content-Length"] = str(len(stream))
+    if stream.sized:
+        response.headers["Content-Length"] = str(len(stream))
     name = downloads.file_name(job, "stems", "zip")
     response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
     return response
@@ -364,6 +366,13 @@ def _format(request: HttpRequest) -> tuple[Format, int]:
 def _span(request: HttpRequest, job: Job) -> downloads.Span:
     """The time range from a query such as `from=12.5&to=60`, the whole song without one."""
     return downloads.span_of(job, request.GET.get("from", ""), request.GET.get("to", ""))
+
+
+def _not_sent(request: HttpRequest, job: Job, fault: Fault) -> HttpResponse:
+    """Why there is no download: to people on the song's page, to players and programs in plain."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return _job_page(request, job, sentences.sentence(fault), sentences.status(fault))
+    return _plain(fault)
 
 
 def _plain(fault: Fault) -> HttpResponse:

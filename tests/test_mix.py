@@ -4,6 +4,7 @@ import html
 import io
 import os
 import shutil
+import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,11 +21,13 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import downloads
+from separations import downloads, renditions
 from separations.access import VISITOR
 from separations.audio import mix as mixing
 from separations.audio.mix import Mix, gain_of, peak_of
 from separations.audio.mix_text import MixSettings, Strip, parse_mix
+from separations.audio.readers import Reader
+from separations.audio.render import write
 from separations.audio.stems import CELL_FRAMES, PEAK_FRAMES, StemWriter, read_stem
 from separations.faults import Fault
 from separations.models import Job, Stem, Upload
@@ -434,6 +437,16 @@ def test_a_range_that_is_not_in_the_song_is_said(get: Get) -> None:
             assert "0 ≤ from < to ≤ 3.20" in html.unescape(response.content.decode())
 
 
+@pytest.mark.parametrize("what", ["mix", "archive", "stems/drums"])
+def test_people_read_on_the_song_s_page_why_nothing_is_sent(get: Get, what: str) -> None:
+    """As when no script has checked the fields of the form."""
+    response = get(what, {"Accept": "text/html,*/*;q=0.8"}, **{"from": "2", "to": "1"})
+    page = html.unescape(response.content.decode())
+    assert response.status_code == 422
+    assert "0 ≤ from < to ≤ 3.20" in page
+    assert "<h1>" in page
+
+
 def test_the_rounded_length_of_a_song_is_its_end(get: Get) -> None:
     assert FRAMES / sounds.RATE < 3.2
     response = get(to="3.2")
@@ -546,3 +559,117 @@ def test_all_stems_come_in_one_zip_in_the_new_formats(get: Get) -> None:
             assert archive.namelist() == [f"노래 _1_ - {name}.{extension}" for name in NAMES]
             one = body(get("stems/bass", format=asked))
             assert archive.read(archive.namelist()[1]) == one
+
+
+# Sent while it is made
+
+
+class Gate:
+    """Lets an encoder have its first block, and the others when it is opened."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self._open, self.error, self.encodings = threading.Event(), error, 0
+
+    def open(self) -> None:
+        self._open.set()
+
+    def write(self, reader: Reader, target: Path, *rest: Any) -> None:
+        self.encodings += 1
+        write(Gated(reader, self), target, *rest)
+
+    def wait(self) -> None:
+        assert self._open.wait(30)
+        if self.error is not None:
+            raise self.error
+
+
+class Gated:
+    def __init__(self, reader: Reader, gate: Gate) -> None:
+        self.frames, self._reader, self._gate = reader.frames, reader, gate
+
+    def read(self, start: int, stop: int) -> Iterator[Samples]:
+        for number, block in enumerate(self._reader.read(start, stop)):
+            if number:
+                self._gate.wait()
+            yield block
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    monkeypatch.setattr(downloads, "write", gate.write)
+    monkeypatch.setattr(renditions, "SOON", 0.01)
+    yield gate
+    gate.open()
+
+
+@pytest.mark.parametrize("asked", ["flac", "mp3-320", "opus-96"])
+def test_a_file_is_sent_while_it_is_encoded(get: Get, gate: Gate, asked: str) -> None:
+    """Two who ask at once get the same one; so does whoever comes later."""
+    first, second = get(format=asked), get(format=asked)
+    stream = iter(first.streaming_content)  # type: ignore[attr-defined]
+    begun = next(stream)
+    assert begun[:4] in (b"fLaC", b"ID3\x03", b"OggS")
+    gate.open()
+    data = begun + b"".join(stream)
+    assert described(data)[0] == pytest.approx(FRAMES / sounds.RATE, abs=1 / 48_000)
+    assert body(second) == data
+    kept = get(format=asked)
+    assert body(kept) == data
+    assert kept.headers["ETag"] == first.headers["ETag"]
+    assert kept.headers["Content-Length"] == str(len(data))
+    # Of a constant bit rate, that is known from the start.
+    known = str(len(data)) if asked == "mp3-320" else None
+    assert first.headers.get("Content-Length") == known
+    assert gate.encodings == 1
+
+
+@pytest.mark.parametrize("asked", ["flac", "mp3-128", "m4a-128"])
+def test_a_range_of_what_is_being_encoded_waits_for_it(get: Get, gate: Gate, asked: str) -> None:
+    sent = get(format=asked) if asked != "m4a-128" else None
+    threading.Timer(0.2, gate.open).start()
+    rest = get(format=asked, headers={"Range": "bytes=5000-"})
+    assert rest.status_code == 206
+    end = body(rest)
+    whole = body(sent or get(format=asked))
+    assert end == whole[5000:]
+
+
+def test_all_stems_are_sent_while_they_are_encoded(get: Get, gate: Gate) -> None:
+    response = get("archive", format="flac")
+    stream = iter(response.streaming_content)  # type: ignore[attr-defined]
+    begun = next(stream) + next(stream)
+    gate.open()
+    data = begun + b"".join(stream)
+    with zipfile.ZipFile(io.BytesIO(data)) as found:
+        assert found.testzip() is None
+        for name in found.namelist():
+            assert described(found.read(name))[0] == pytest.approx(
+                FRAMES / sounds.RATE, abs=1 / 48_000
+            )
+    assert "Content-Length" not in response.headers
+    sized = get("archive", format="flac")  # all are there now
+    assert sized.headers["Content-Length"] == str(len(body(sized)))
+
+
+def test_a_disk_that_fills_up_meanwhile_breaks_the_download_off(
+    get: Get, job: Job, gate: Gate
+) -> None:
+    gate.error = OSError(28, "No space left on device")
+    stream = iter(get(format="flac").streaming_content)  # type: ignore[attr-defined]
+    next(stream)
+    gate.open()
+    with pytest.raises(OSError, match="No space"):
+        list(stream)
+    assert list(job.rendition_folder.iterdir()) == []
+
+
+def test_what_is_being_sent_may_be_dropped(get: Get, job: Job) -> None:
+    """A ZIP reads its files one after the other, while visitors make other mixes."""
+    range_ = {"to": "1", "format": "opus-96"}
+    wanted = [body(get(f"stems/{name}", **range_)) for name in NAMES]
+    archive = get("archive", **range_)
+    for file in job.rendition_folder.iterdir():
+        file.unlink()
+    with zipfile.ZipFile(io.BytesIO(body(archive))) as found:
+        assert [found.read(name) for name in found.namelist()] == wanted

@@ -1,6 +1,6 @@
 """The download formats, their names and what they hold."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 
@@ -8,6 +8,11 @@ from typing import Literal
 class Tags:
     title: str
     artist: str
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """By the names that FFmpeg has for them, without empty ones."""
+        return {name: text for name, text in asdict(self).items() if text}
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class Format:
     def keeps_overs(self) -> bool:
         """Whether samples beyond full scale survive, so that no gain is needed."""
         return self.name == "float32"
+
+    @property
+    def grows(self) -> bool:
+        """Whether the beginning of a file can be sent before its end is encoded."""
+        return self.name != "m4a"
 
 
 FORMATS = {

@@ -79,8 +79,9 @@ class WavView:
         self._align = format.bytes_per_sample * CHANNELS
         self.size = len(self._head) + reader.frames * self._align
 
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop`, piece by piece."""
+    def read(self, start: int, stop: int | None) -> Iterator[bytes]:
+        """The bytes from `start` up to `stop`, or to the end, piece by piece."""
+        stop = self.size if stop is None else stop
         if start < len(self._head):
             yield self._head[start:stop]
             start = len(self._head)
@@ -99,7 +100,7 @@ class WavView:
 def write(
     reader: Reader, target: Path, format: Format, gain: float, tags: Tags, bit_rate: int
 ) -> None:
-    """Write all that `reader` gives as the new file `target`.
+    """Encode all that `reader` gives as the new file `target`, in a compressed format.
 
     Args:
         gain: applied to every sample.
@@ -108,13 +109,15 @@ def write(
     Raises:
         OSError: the file cannot be written.
     """
-    if format.bytes_per_sample:
-        view = WavView(reader, format, gain, tags)
-        with target.open("wb") as file:
-            file.writelines(view.read(0, view.size))
-        return
     from separations.audio.encode import encode  # FFmpeg, which most processes never need
 
     level = np.float32(gain)
     blocks = (block * level for block in reader.read(0, reader.frames))
-    encode(blocks, target, format, tags, bit_rate)
+    encode(blocks, reader.frames, target, format, tags, bit_rate)
+
+
+def size_of(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int | None:
+    """How many bytes `write` will write, None where nobody knows before."""
+    from separations.audio.encode import size_of
+
+    return size_of(reader.frames, format, tags, bit_rate)

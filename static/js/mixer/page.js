@@ -71,7 +71,9 @@ function start() {
   });
 
   document.addEventListener("submit", ({ target }) => {
-    if (target.matches(".stems")) $("mix-level").textContent = texts.making; // it takes seconds
+    // All other formats are sent while they are made.
+    const whole = target.matches(".stems") && target.elements.format.value.startsWith("m4a");
+    if (whole) $("mix-level").textContent = texts.making;
   });
 
   /** The downloads may have come with the last poll. */
