@@ -1,4 +1,4 @@
-// The mixer in a song's page: its buttons, faders, waveforms and keys around the player.
+// The mixer in a song's page: puts its parts together, and has them follow song, player and mix.
 //
 // The server renders all of it, with every text; without Web Audio it stays hidden and the native
 // players below remain. What the job has finished so far comes with htmx's polls, in #reach.
@@ -7,386 +7,263 @@ import { chunkLoader } from "./chunks.js";
 import { keepMix, keptMix, linkMix } from "./keeping.js";
 import { listenToKeys } from "./keys.js";
 import { Meter } from "./meter.js";
-import { gainOf, mixText, neutral, originalGain, parseMix } from "./mix.js";
+import { mixText, originalGain, parseMix } from "./mix.js";
+import { Notice } from "./notice.js";
 import { Outlet } from "./outlet.js";
+import { Panel } from "./panel.js";
 import { Player } from "./player.js";
-import { Board, clock, SHORTEST_PART } from "./waveform.js";
+import { listenToTakeaway, offerPart, tellForm } from "./takeaway.js";
+import { Transport } from "./transport.js";
+import { Board } from "./waveform.js";
 
 const SAMPLE_RATE = 44100;
 const SMALL_STEP = 1; // seconds
 const STEP = 5;
-const SAID = 3000; // milliseconds for which something is said that passes
+const MASTER_STEP = 2; // of the fader
 
-const section = document.getElementById("mixer");
-if (section && window.AudioContext) start();
+const byId = (id) => document.getElementById(id);
 
-function start() {
-  const $ = (id) => document.getElementById(id);
-  const texts = section.dataset;
-  const strips = [...section.querySelectorAll(".strip")];
-  const names = strips.map((strip) => strip.dataset.stem);
-  const context = new AudioContext({ sampleRate: SAMPLE_RATE });
-  const player = new Player({
-    context,
-    stems: names,
-    frames: song().frames,
-    reach: song().reach,
-    chunkFrames: Number(texts.chunkFrames),
-    load: chunkLoader(
-      (stem, index) => `${texts.tracks}${stem}/chunks/${index}`,
-      () => location.reload(), // the page will say so
-    ),
-  });
-  const board = new Board($("board"), {
-    peakFrames: Number(texts.peakFrames),
-    sampleRate: SAMPLE_RATE,
-    loadPeaks,
-    onSeek: seek,
-    onLoop: setLoop,
-  });
-  const outlet = new Outlet(context, { changed: stretch, failed: () => tell(texts.unshifted) });
-  const master = new Meter($("meter-master"));
-  const meters = strips.map((strip) => new Meter(strip.querySelector(".meter")));
-  let mix = parseMix(keptMix(texts.song), names);
-  let drawing = false;
-  let said = "";
-  let told = -SAID; // when something was said that passes
+class Mixer {
+  #section;
+  #texts;
+  #strips;
+  #names;
+  #context = new AudioContext({ sampleRate: SAMPLE_RATE });
+  #player;
+  #board;
+  #transport;
+  #panel;
+  #outlet;
+  #notice = new Notice(byId("hold"));
+  #master = new Meter(byId("meter-master"));
+  #meters;
+  #mix;
+  #drawing = false;
 
-  if (!outlet.able) {
-    for (const name of ["speed", "key"]) $(name).disabled = true;
-    $("no-stretch").hidden = false;
-  }
-  document.documentElement.classList.add("mixing");
-  section.hidden = false;
-  player.output.connect(outlet.input);
-  showMix();
-  grow();
-
-  document.addEventListener("click", ({ target }) => {
-    if (target.id !== "marked") return;
-    const fields = target.form.elements;
-    const most = Number(fields.to.max);
-    [fields.from.value, fields.to.value] = board.part.map((at) => Math.min(at, most).toFixed(2));
-    fields.to.dispatchEvent(new Event("change", { bubbles: true }));
-  });
-
-  document.addEventListener("submit", ({ target }) => {
-    // All other formats are sent while they are made.
-    const whole = target.matches(".stems") && target.elements.format.value.startsWith("m4a");
-    if (whole) $("mix-level").textContent = texts.making;
-  });
-
-  /** The downloads may have come with the last poll. */
-  function offerPart() {
-    if ($("marked")) $("marked").disabled = !board.part;
+  constructor(section) {
+    this.#section = section;
+    this.#texts = section.dataset;
+    this.#strips = [...section.querySelectorAll(".strip")];
+    this.#names = this.#strips.map((strip) => strip.dataset.stem);
+    this.#meters = this.#strips.map((strip) => new Meter(strip.querySelector(".meter")));
+    this.#makeSound();
+    this.#makeControls();
+    document.documentElement.classList.add("mixing");
+    section.hidden = false;
+    this.#takeKeptMix();
+    this.#grow();
+    this.#follow();
   }
 
-  // What the job has finished
-
-  function song() {
-    const { value, dataset } = $("reach");
-    return {
-      reach: Number(value),
-      frames: Number(dataset.frames),
-      loudness: dataset.loudness ? Number(dataset.loudness) : undefined,
-      peak: Number(dataset.peak) || undefined,
-    };
-  }
-
-  function grow() {
-    const { reach, frames } = song();
-    player.setFrames(frames);
-    player.setReach(reach);
-    board.setSong(frames, reach);
-    $("length").textContent = clock(player.duration);
-    $("seek").max = player.duration;
-    draw();
-  }
-
-  document.body.addEventListener("htmx:oobAfterSwap", ({ detail }) => {
-    if (detail.target.id === "reach") grow();
-    if (detail.target.id === "takeaway" && section.isConnected) {
-      showMix(); // its loudness is known now
-      offerPart();
-    }
-  });
-
-  // A job that failed or was cancelled took with it what there was to hear.
-  document.body.addEventListener("htmx:afterSettle", function end() {
-    if (section.isConnected) return;
-    document.body.removeEventListener("htmx:afterSettle", end);
-    player.close();
-    context.close();
-  });
-
-  /** The bytes of a stem's peaks from `start` on; none where there are none (yet). */
-  async function loadPeaks(stem, start) {
-    const response = await fetch(`${texts.tracks}${stem}/peaks`, {
-      headers: { Range: `bytes=${start}-` },
+  #makeSound() {
+    const { tracks, chunkFrames } = this.#texts;
+    const { frames, reach } = song();
+    this.#player = new Player({
+      context: this.#context,
+      stems: this.#names,
+      frames,
+      reach,
+      chunkFrames: Number(chunkFrames),
+      load: chunkLoader(
+        (stem, index) => `${tracks}${stem}/chunks/${index}`,
+        () => location.reload(), // the page will say so
+      ),
     });
-    return new Uint8Array(response.status === 206 ? await response.arrayBuffer() : 0);
+    this.#outlet = new Outlet(this.#context, {
+      changed: () => this.#stretch(),
+      failed: () => this.#tell(this.#texts.unshifted),
+    });
+    this.#player.output.connect(this.#outlet.input);
+    if (this.#outlet.able) return;
+    for (const name of ["speed", "key"]) byId(name).disabled = true;
+    byId("no-stretch").hidden = false;
   }
 
-  // The transport
-
-  function toggle() {
-    if (player.playing && !player.interrupted) player.pause();
-    else player.play();
+  #makeControls() {
+    this.#board = new Board(byId("board"), {
+      peakFrames: Number(this.#texts.peakFrames),
+      sampleRate: SAMPLE_RATE,
+      loadPeaks: (...part) => loadPeaks(this.#texts.tracks, ...part),
+      onSeek: (seconds) => this.#transport.seek(seconds),
+      onLoop: (from, to) => this.#transport.setLoop(from, to),
+    });
+    this.#transport = new Transport(
+      this.#section,
+      this.#player,
+      this.#board,
+      () => this.#equalGain(),
+      () => this.#draw(),
+    );
+    this.#panel = new Panel(this.#strips, this.#texts, (mix) => {
+      keepMix(this.#texts.song, mixText(mix));
+      this.#showMix();
+    });
+    listenToTakeaway(() => this.#board.part, this.#texts.making);
+    byId("share").addEventListener("click", () => this.#share());
+    byId("help").addEventListener("click", () => byId("keys").showModal());
+    this.#listenToKeys();
   }
 
-  function seek(seconds) {
-    player.seek(Math.min(Math.max(seconds, 0), player.duration));
-    draw();
+  #listenToKeys() {
+    const transport = this.#transport;
+    const step = ({ shiftKey }) => (shiftKey ? SMALL_STEP : STEP);
+    listenToKeys({
+      " ": () => transport.toggle(),
+      ArrowLeft: (event) => transport.step(-step(event)),
+      ArrowRight: (event) => transport.step(step(event)),
+      Home: () => transport.seek(0),
+      End: () => transport.seek(this.#player.duration),
+      ArrowUp: () => this.#panel.turn(MASTER_STEP),
+      ArrowDown: () => this.#panel.turn(-MASTER_STEP),
+      "[": () => transport.mark(0),
+      "]": () => transport.mark(1),
+      l: () => transport.toggleLoop(),
+      o: () => transport.toggleOriginal(),
+      "?": () => byId("keys").showModal(),
+      digit: (number, { shiftKey }) => {
+        this.#strips[number - 1]?.querySelector(shiftKey ? ".solo" : ".mute").click();
+      },
+    });
   }
 
-  function setLoop(from, to) {
-    player.setLoop(from, to);
-    showLoop();
+  // What happens to the page
+
+  #follow() {
+    document.body.addEventListener("htmx:oobAfterSwap", ({ detail }) => {
+      if (detail.target.id === "reach") this.#grow();
+      // With the downloads comes how loud the stems are.
+      if (detail.target.id === "takeaway" && this.#section.isConnected) this.#showMix();
+    });
+    addEventListener("hashchange", () => this.#takeKeptMix());
+    // A job that failed or was cancelled took with it what there was to hear.
+    const end = () => {
+      if (this.#section.isConnected) return;
+      document.body.removeEventListener("htmx:afterSettle", end);
+      this.#player.close();
+      this.#context.close();
+    };
+    document.body.addEventListener("htmx:afterSettle", end);
   }
 
-  function toggleLoop() {
-    if (player.loop) player.clearLoop();
-    else player.setLoop(...(board.part ?? [0, player.duration]));
-    showLoop();
+  #grow() {
+    const { reach, frames } = song();
+    this.#player.setFrames(frames);
+    this.#player.setReach(reach);
+    this.#board.setSong(frames, reach);
+    this.#transport.showLength();
+    this.#draw();
   }
-
-  /** Mark a part from (0) or up to (1) where the song is now. */
-  function mark(end) {
-    const part = [...(board.part ?? [0, player.duration])];
-    part[end] = player.position;
-    if (part[1] - part[0] < SHORTEST_PART) return;
-    if (player.loop) player.setLoop(...part);
-    board.mark(part, Boolean(player.loop));
-    offerPart();
-  }
-
-  function showLoop() {
-    const { loop } = player;
-    board.mark(loop ? [loop.from, loop.to] : board.part, Boolean(loop));
-    offerPart();
-    $("loop").setAttribute("aria-pressed", Boolean(loop));
-    draw();
-  }
-
-  function toggleOriginal() {
-    if (!$("original")) return;
-    player.setOriginal(!player.original, equalGain());
-    $("original").setAttribute("aria-pressed", player.original);
-    section.classList.toggle("original", player.original);
-  }
-
-  /** The gain at which the original is as loud as the mix. */
-  function equalGain() {
-    const loudness = { mixture: song().loudness };
-    for (const name of names) {
-      const text = $(`level-${name}`).dataset.loudness;
-      if (text) loudness[name] = Number(text);
-    }
-    return originalGain(mix, loudness, song().peak);
-  }
-
-  $("play").addEventListener("click", toggle);
-  $("loop").addEventListener("click", toggleLoop);
-  $("original")?.addEventListener("click", toggleOriginal);
-  $("seek").addEventListener("input", (event) => seek(Number(event.target.value)));
-
-  player.addEventListener("change", () => {
-    if (!section.isConnected) return;
-    const word = player.playing ? texts.pause : texts.play;
-    $("play").setAttribute("aria-label", word);
-    $("play").classList.toggle("playing", player.playing);
-    draw();
-  });
 
   // The mix
 
-  for (const strip of strips) {
-    const own = () => mix.stems[strip.dataset.stem];
-    const on = (selector, type, change) =>
-      strip.querySelector(selector).addEventListener(type, ({ target }) => {
-        change(own(), target);
-        changed();
-      });
-    on(".mute", "click", (stem) => (stem.mute = !stem.mute));
-    on(".solo", "click", (stem) => (stem.solo = !stem.solo));
-    on(".volume", "input", (stem, { value }) => (stem.volume = Number(value)));
-    on(".pan", "input", (stem, { value }) => (stem.pan = Number(value)));
-    const usual = neutral(names).stems[strip.dataset.stem];
-    on(".volume", "dblclick", (stem) => (stem.volume = usual.volume));
-    on(".pan", "dblclick", (stem) => (stem.pan = usual.pan));
-  }
-  for (const name of ["master", "speed", "key"]) {
-    $(name).addEventListener("input", ({ target }) => {
-      mix[name] = Number(target.value);
-      changed();
-    });
-    $(name).addEventListener("dblclick", () => {
-      mix[name] = neutral(names)[name];
-      changed();
-    });
-  }
-  $("preset").addEventListener("change", ({ target }) => {
-    mix.stems = parseMix(target.value, names).stems;
-    changed();
-  });
-  $("share").addEventListener("click", async () => {
-    linkMix(mixText(mix));
-    try {
-      await navigator.clipboard.writeText(location.href);
-      tell(texts.copied);
-    } catch {
-      tell(texts.linked); // no clipboard without https
-    }
-  });
-
-  addEventListener("hashchange", () => {
-    mix = parseMix(keptMix(texts.song), names);
-    showMix();
-  });
-
-  /** The listener changed the mix. */
-  function changed() {
-    keepMix(texts.song, mixText(mix));
-    showMix();
+  #takeKeptMix() {
+    this.#mix = parseMix(keptMix(this.#texts.song), this.#names);
+    this.#showMix();
   }
 
   /** Let page and player follow the mix. */
-  function showMix() {
-    player.setMix(mix);
-    if (player.original) player.setOriginal(true, equalGain());
-    stretch();
-    const solo = Object.values(mix.stems).some((stem) => stem.solo);
-    for (const strip of strips) {
-      const stem = mix.stems[strip.dataset.stem];
-      strip.querySelector(".mute").setAttribute("aria-pressed", stem.mute);
-      strip.querySelector(".solo").setAttribute("aria-pressed", stem.solo);
-      strip.classList.toggle("unheard", stem.mute || (solo && !stem.solo));
-      show(strip.querySelector(".volume"), stem.volume, decibels(stem.volume));
-      show(strip.querySelector(".pan"), stem.pan, side(stem.pan));
-    }
-    show($("master"), mix.master, decibels(mix.master));
-    show($("speed"), mix.speed, `${mix.speed} %`);
-    show($("key"), mix.key, mix.key > 0 ? `+${mix.key}` : `${mix.key}`);
-    $("speed-now").textContent = $("speed").getAttribute("aria-valuetext");
-    $("key-now").textContent = $("key").getAttribute("aria-valuetext");
-    const stemsOnly = mixText({ ...neutral(names), stems: mix.stems });
-    const known = [...$("preset").options].some(({ value }) => value === stemsOnly);
-    $("preset").value = known ? stemsOnly : "own";
-    tellForm();
-    board.fade(strips.filter((strip) => strip.classList.contains("unheard")));
-    draw();
+  #showMix() {
+    this.#panel.show(this.#mix);
+    this.#player.setMix(this.#mix);
+    if (this.#player.original) this.#player.setOriginal(true, this.#equalGain());
+    this.#stretch();
+    tellForm(this.#mix);
+    this.#board.fade(this.#panel.unheard);
+    this.#draw();
   }
-
-  /** What is downloaded is the mix, at its own speed and key. */
-  function tellForm() {
-    const field = document.querySelector("input[name=mix]");
-    const text = mixText({ ...mix, speed: 100, key: 0 });
-    if (!field || field.value === text) return;
-    field.value = text;
-    field.dispatchEvent(new Event("change", { bubbles: true }));
-  }
-
-  function show(slider, value, words) {
-    slider.value = value;
-    slider.setAttribute("aria-valuetext", words);
-    slider.title = words;
-  }
-
-  function decibels(volume) {
-    const gain = gainOf(volume);
-    if (gain === 0) return "−∞ dB";
-    const text = (20 * Math.log10(gain)).toFixed(1);
-    return `${text.replace("-0.0", "0.0").replace("-", "−")} dB`;
-  }
-
-  function side(pan) {
-    if (pan === 0) return texts.centre;
-    return `${Math.abs(pan)} % ${pan < 0 ? texts.left : texts.right}`;
-  }
-
-  // Speed and key
 
   /** Play at the mix's speed, and shift the pitch by what that and the key ask for. */
-  function stretch() {
-    const rate = outlet.able ? mix.speed / 100 : 1;
-    const semitones = outlet.able ? mix.key - 12 * Math.log2(rate) : 0;
-    if (outlet.shift(semitones)) player.setRate(rate);
+  #stretch() {
+    const { speed, key } = this.#mix;
+    const rate = this.#outlet.able ? speed / 100 : 1;
+    const semitones = this.#outlet.able ? key - 12 * Math.log2(rate) : 0;
+    if (this.#outlet.shift(semitones)) this.#player.setRate(rate);
   }
 
-  // Keys
+  /** The gain at which the original is as loud as the mix. */
+  #equalGain() {
+    const loudness = { mixture: song().loudness };
+    for (const name of this.#names) {
+      const text = byId(`level-${name}`).dataset.loudness;
+      if (text) loudness[name] = Number(text);
+    }
+    return originalGain(this.#mix, loudness, song().peak);
+  }
 
-  listenToKeys({
-    " ": toggle,
-    ArrowLeft: ({ shiftKey }) => seek(player.position - (shiftKey ? SMALL_STEP : STEP)),
-    ArrowRight: ({ shiftKey }) => seek(player.position + (shiftKey ? SMALL_STEP : STEP)),
-    Home: () => seek(0),
-    End: () => seek(player.duration),
-    ArrowUp: () => turn(2),
-    ArrowDown: () => turn(-2),
-    "[": () => mark(0),
-    "]": () => mark(1),
-    l: toggleLoop,
-    o: toggleOriginal,
-    "?": () => $("keys").showModal(),
-    digit: (number, { shiftKey }) => {
-      strips[number - 1]?.querySelector(shiftKey ? ".solo" : ".mute").click();
-    },
-  });
-  $("help").addEventListener("click", () => $("keys").showModal());
-
-  function turn(by) {
-    mix.master = Math.min(Math.max(mix.master + by, 0), 100);
-    changed();
+  async #share() {
+    linkMix(mixText(this.#mix));
+    try {
+      await navigator.clipboard.writeText(location.href);
+      this.#tell(this.#texts.copied);
+    } catch {
+      this.#tell(this.#texts.linked); // no clipboard without https
+    }
   }
 
   // Drawing
 
-  function draw() {
-    if (drawing) return;
-    drawing = true;
+  #draw() {
+    if (this.#drawing) return;
+    this.#drawing = true;
     requestAnimationFrame(() => {
-      drawing = false;
-      if (!section.isConnected) return;
-      const position = heard();
-      const now = clock(position);
-      if ($("position").textContent !== now) $("position").textContent = now;
-      $("seek").value = position;
-      // Not while it plays: screen readers would tell every second.
-      const words = `${now} / ${clock(player.duration)}`;
-      if (!player.playing) $("seek").setAttribute("aria-valuetext", words);
-      board.draw(position);
-      hold();
-      meters.forEach((meter, at) => meter.show(player.level(names[at]).peak, player.playing));
-      master.show(player.level("master").peak, player.playing);
-      if (player.playing) draw();
+      this.#drawing = false;
+      if (this.#section.isConnected) this.#drawNow();
     });
   }
 
+  #drawNow() {
+    const { playing } = this.#player;
+    const position = this.#heard;
+    this.#transport.showPosition(position);
+    this.#board.draw(position);
+    offerPart(this.#board.part);
+    this.#names.forEach((name, at) => {
+      this.#meters[at].show(this.#player.level(name).peak, playing);
+    });
+    this.#master.show(this.#player.level("master").peak, playing);
+    this.#sayWhatHolds();
+    if (playing) this.#draw();
+  }
+
   /** The time that is heard now: what is shifted comes out a little later. */
-  function heard() {
-    const late = player.playing ? outlet.latency * player.rate : 0;
-    return Math.max(0, player.position - late);
+  get #heard() {
+    const late = this.#player.playing ? this.#outlet.latency * this.#player.rate : 0;
+    return Math.max(0, this.#player.position - late);
   }
 
-  /** Why nothing is heard, when it should. */
-  function hold() {
+  /** Why nothing is heard when it should, or that too much is. */
+  #sayWhatHolds() {
+    const { failed, edge, loading, clips } = this.#texts;
     let words = "";
-    if (player.failing) words = texts.failed;
-    else if (player.waiting) {
-      const edge = player.position * SAMPLE_RATE >= song().reach - 1;
-      words = edge ? texts.edge : texts.loading;
+    if (this.#player.failing) words = failed;
+    else if (this.#player.waiting) {
+      words = this.#player.position * SAMPLE_RATE >= song().reach - 1 ? edge : loading;
     }
-    section.classList.toggle("waiting", Boolean(words));
-    if (!words && master.over) words = texts.clips;
-    if (performance.now() - told < SAID) return;
-    if (words !== said) $("hold").textContent = words;
-    said = words;
+    this.#section.classList.toggle("waiting", Boolean(words));
+    this.#notice.hold(words || (this.#master.over ? clips : ""));
   }
 
-  /** Say something for a moment. */
-  function tell(words) {
-    $("hold").textContent = said = words;
-    told = performance.now();
-    setTimeout(draw, SAID);
+  #tell(words) {
+    this.#notice.tell(words, () => this.#draw());
   }
 }
+
+/** What the job has finished. */
+function song() {
+  const { value, dataset } = byId("reach");
+  return {
+    reach: Number(value),
+    frames: Number(dataset.frames),
+    loudness: dataset.loudness ? Number(dataset.loudness) : undefined,
+    peak: Number(dataset.peak) || undefined,
+  };
+}
+
+/** The bytes of a stem's peaks from `start` on; none where there are none (yet). */
+async function loadPeaks(tracks, stem, start) {
+  const response = await fetch(`${tracks}${stem}/peaks`, { headers: { Range: `bytes=${start}-` } });
+  return new Uint8Array(response.status === 206 ? await response.arrayBuffer() : 0);
+}
+
+const section = byId("mixer");
+if (section && window.AudioContext) new Mixer(section);
