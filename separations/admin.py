@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 
 from separations import jobs, sentences, tasks
 from separations.faults import Fault
-from separations.models import Job, JobQuerySet, Stem, Upload
+from separations.models import Job, JobQuerySet, ShareLink, Stem, Upload
 from separations.pages import clock
 
 
@@ -193,3 +193,18 @@ class StemAdmin(ReadOnly, admin.ModelAdmin[Stem]):
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
+
+
+@admin.register(ShareLink)
+class ShareLinkAdmin(ReadOnly, admin.ModelAdmin[ShareLink]):
+    """Deleting a link ends it."""
+
+    list_display = ("job", "created_at", "expires_at", "revoked_at", "page")
+    list_filter = ("created_at",)
+    search_fields = ("job__upload__title", "=job__user__username")
+    list_select_related = ("job__upload",)
+    exclude = ("token_hash",)
+
+    @admin.display(description=_("page"))
+    def page(self, link: ShareLink) -> SafeString:
+        return song_link(link.job)
