@@ -39,7 +39,6 @@ LOG_IN = reverse_lazy("accounts:login")
 class LogIn(views.LoginView):
     template_name = "accounts/login.html"
     redirect_authenticated_user = True
-    extra_context = {"can_mail": bool(settings.EMAIL_URL)}
 
 
 class LogOut(views.LogoutView):

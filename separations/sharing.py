@@ -9,6 +9,7 @@ import base64
 import uuid
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -42,7 +43,7 @@ def share(job: Job, lasting: str) -> ShareLink:
         if job.share_links.count() >= MOST_LINKS:
             raise Fault("too_many_links", most=MOST_LINKS)
         link = ShareLink(job=job, expires_at=timezone.now() + lasts if lasts else None)
-        link.token_hash = _token(link).digest
+        link.token_hash = _token(link, settings.SECRET_KEY).digest
         link.save(force_insert=True)
     return link
 
@@ -60,10 +61,13 @@ def opened_by(token: ShareToken) -> ShareLink | None:
 
 def token_of(link: ShareLink) -> ShareToken | None:
     """A link's token; None when it was made under another secret key."""
-    token = _token(link)
-    return token if token.digest == link.token_hash else None
+    for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+        token = _token(link, key)
+        if token.digest == link.token_hash:
+            return token
+    return None
 
 
-def _token(link: ShareLink) -> ShareToken:
-    mac = salted_hmac("separations.sharing", link.pk.hex, algorithm="sha256").digest()
+def _token(link: ShareLink, key: str) -> ShareToken:
+    mac = salted_hmac("separations.sharing", link.pk.hex, secret=key, algorithm="sha256").digest()
     return ShareToken(base64.urlsafe_b64encode(mac).rstrip(b"=").decode())

@@ -48,6 +48,7 @@ from separations.pages import (
     mixer_view,
     sharing_view,
 )
+from separations.share_tokens import ShareToken
 from separations.upload_limit import refused, too_large
 
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
@@ -419,10 +420,10 @@ def _plain(fault: Fault) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    match = request.resolver_match
+    song = request.resolver_match and request.resolver_match.kwargs.get("song")
     # Back to a song after the log-in; the address of a shared one is not for other addresses.
-    its_owners = match is not None and isinstance(match.kwargs.get("song"), uuid.UUID)
-    context = {"next": request.path if its_owners else ""}
+    next_page = request.path if isinstance(song, uuid.UUID) else ""
+    context = {"next": next_page, "shared": isinstance(song, ShareToken)}
     return render(request, "separations/not_found.html", context, status=404)
 
 

@@ -165,6 +165,8 @@ def test_a_bad_setting_is_named() -> None:
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda"),
         ("ENGINE", "onnx", "ENGINE must be auto or torch or openvino"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),
+        ("EMAIL_URL", "ftp://x", "EMAIL_URL must begin with"),
+        ("ACCOUNTS", "maybe", "ACCOUNTS must be optional or off or required"),
     ):
         answer = subprocess.run(
             [sys.executable, "-c", "import stemsite.settings"],
