@@ -350,6 +350,25 @@ def test_a_song_sent_while_the_account_goes_goes_too(
     assert not Job.objects.filter(pk=job.pk).exists()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_operator_deletes_an_account_with_its_songs(
+    site_settings: Settings,
+    anna: User,
+    admin_client: Client,
+    kept_files: Callable[[], list[Path]],
+    at_once: bool,
+) -> None:
+    done("Mine", "a" * 32)
+    Job.objects.update(user=anna)
+    place, form = f"/admin/auth/user/{anna.pk}/delete/", {"post": "yes"}
+    if at_once:
+        place = "/admin/auth/user/"
+        form |= {"action": "delete_selected", "_selected_action": str(anna.pk)}
+    admin_client.post(place, form)
+    assert [user.username for user in User.objects.all()] == ["admin"]
+    assert kept_files() == []
+
+
 # Logs
 
 
