@@ -3,6 +3,8 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -12,9 +14,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from separations import jobs, sentences, tasks
+from separations import accounts, jobs, sentences, tasks
 from separations.faults import Fault
-from separations.models import Job, JobQuerySet, Stem, Upload
+from separations.models import Job, JobQuerySet, ShareLink, Stem, Upload
 from separations.pages import clock
 
 
@@ -193,3 +195,37 @@ class StemAdmin(ReadOnly, admin.ModelAdmin[Stem]):
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
+
+
+@admin.register(ShareLink)
+class ShareLinkAdmin(ReadOnly, admin.ModelAdmin[ShareLink]):
+    """Deleting a link ends it."""
+
+    list_display = ("job", "created_at", "expires_at", "revoked_at", "page")
+    list_filter = ("created_at",)
+    search_fields = ("job__upload__title", "=job__user__username")
+    list_select_related = ("job__upload",)
+    exclude = ("token_hash",)
+
+    @admin.display(description=_("page"))
+    def page(self, link: ShareLink) -> SafeString:
+        return song_link(link.job)
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class AccountAdmin(UserAdmin[User]):
+    """Django's, but songs go with their owner; else nobody who has any could be deleted."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        shown, counts, missing, _songs = super().get_deleted_objects(objs, request)
+        return shown, counts, missing, []
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        accounts.delete_account(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            accounts.delete_account(user)

@@ -7,4 +7,12 @@ class SeparationsConfig(AppConfig):
     verbose_name = _("Separations")
 
     def ready(self) -> None:
-        from separations import checks  # noqa: F401 - registers the system checks
+        from django.contrib.auth.signals import user_logged_in, user_logged_out
+
+        from separations import (
+            access,
+            checks,  # noqa: F401 - registers the system checks
+        )
+
+        user_logged_in.connect(access.claim_songs)
+        user_logged_out.connect(access.claim_songs)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django_stubs_ext.db.models import TypedModelMeta
 
@@ -276,6 +277,12 @@ class Job(models.Model):
     def owner(self) -> Owner:
         return Owner(visitor=self.visitor, user_id=self.user_id)
 
+    def belongs_to(self, owner: Owner) -> bool:
+        """The same as `JobQuerySet.visible_to`, of a job at hand."""
+        if self.user_id is None:
+            return bool(owner.visitor) and self.visitor == owner.visitor
+        return self.user_id == owner.user_id
+
     @property
     def percent(self) -> int:
         """Whole percent, 100 only when the stems can be had."""
@@ -327,3 +334,33 @@ class Stem(models.Model):
     @property
     def path(self) -> Path:
         return self.job.result_folder / f"{self.name}.flac"
+
+
+class ShareLinkQuerySet(models.QuerySet["ShareLink"]):
+    def open(self) -> "ShareLinkQuerySet":
+        """Links that lead to their song now."""
+        in_time = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+        return self.filter(in_time, revoked_at=None)
+
+
+class ShareLink(models.Model):
+    """Lets whoever has its address listen to a song. The address itself is not kept."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="share_links", verbose_name=_("job")
+    )
+    token_hash = models.CharField(_("token's SHA-256"), max_length=64, unique=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    objects = ShareLinkQuerySet.as_manager()
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("share link")
+        verbose_name_plural = _("share links")
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return str(self.pk)

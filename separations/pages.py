@@ -2,17 +2,20 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
-from separations import listening, results, sentences
+from separations import listening, results, sentences, sharing
+from separations.access import Grant, SongKey
 from separations.audio.chunks import CHUNK_FRAMES
 from separations.audio.formats import FORMATS
 from separations.audio.stems import PEAK_FRAMES
 from separations.labels import stem_label, stem_list
-from separations.models import Job, Stem
+from separations.models import Job, ShareLink, Stem
+from separations.share_tokens import ShareToken
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class JobView:
     """A job with the sentences that describe it now, in the reader's language."""
 
     job: Job
+    key: SongKey
+    may_change: bool
+    may_share: bool
     working: bool
     title: str
     artist: str
@@ -43,6 +49,11 @@ class JobView:
     stem_line: str
     can_retry: bool
     can_repeat: bool
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is reached by a link that somebody gave away."""
+        return isinstance(self.key, ShareToken)
 
     @property
     def active(self) -> bool:
@@ -67,10 +78,14 @@ class Preset:
 
 @dataclass(frozen=True)
 class MixerView:
-    """What the mixer in the page starts from. frames, reach: see `listening.Recording`."""
+    """What the mixer in the page starts from. frames, reach: see `listening.Recording`.
+
+    kept_as: the name under which the browser keeps the listener's mix.
+    """
 
     tracks: list[TrackView]
     presets: list[Preset]
+    kept_as: str
     tracks_href: str
     frames: int
     reach: int
@@ -79,6 +94,20 @@ class MixerView:
     song_peak: float | None
     chunk_frames: int = CHUNK_FRAMES
     peak_frames: int = PEAK_FRAMES
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """A share link. address: "" where it cannot be told any more."""
+
+    link: ShareLink
+    address: str
+
+
+@dataclass(frozen=True)
+class SharingView:
+    links: list[LinkView]
+    choices: list[tuple[str, str]]
 
 
 FORMAT_LABELS = {
@@ -93,13 +122,18 @@ FORMAT_LABELS = {
 SILENCE = 1e-4  # −80 dB: a stem that peaks lower has nothing to hear
 
 
-def job_view(job: Job) -> JobView:
+def job_view(job: Job, grant: Grant | None = None) -> JobView:
+    """What is shown to whoever holds `grant`; without one, to the job's owner."""
+    grant = grant or Grant(job, job.pk, may_change=True, may_share=True)
     has_stems = job.state == Job.State.DONE and not job.is_expired
     stems = list(job.stems.all()) if has_stems else []
     run = job.run
     is_kept = not job.is_active and job.upload.is_kept
     return JobView(
         job=job,
+        key=grant.key,
+        may_change=grant.may_change,
+        may_share=grant.may_share,
         working=run.state == Job.State.RUNNING,
         title=job.upload.title,
         artist=job.upload.artist,
@@ -111,14 +145,14 @@ def job_view(job: Job) -> JobView:
         remaining=_remaining(run),
         error=_error(job),
         notes=_notes(job),
-        stems=[_stem(job, stem.name, stem.peak) for stem in stems],
+        stems=[_stem(grant.key, stem.name, stem.peak) for stem in stems],
         stem_line=stem_list(stem.name for stem in stems),
         can_retry=is_kept and job.state in (Job.State.FAILED, Job.State.CANCELLED),
         can_repeat=is_kept,
     )
 
 
-def mixer_view(job: Job) -> MixerView | None:
+def mixer_view(job: Job, grant: Grant) -> MixerView | None:
     """None for a job that has no stems and will have none."""
     found = listening.recording(job)
     if found is None:
@@ -127,13 +161,19 @@ def mixer_view(job: Job) -> MixerView | None:
     return MixerView(
         tracks=[_track(name, measured.get(name)) for name in found.names],
         presets=_presets(found.names),
-        tracks_href=reverse("separations:job", args=[job.pk]) + "/stems/",
+        kept_as=_kept_as(grant.key),
+        tracks_href=reverse("separations:job", args=[grant.key]) + "/stems/",
         frames=found.frames,
         reach=found.reach,
         has_song=found.has_song,
         song_loudness=job.song_loudness,
         song_peak=job.song_peak,
     )
+
+
+def _kept_as(key: SongKey) -> str:
+    """Of a shared song neither its id nor, in the browser of whoever else uses it, its token."""
+    return f"shared-{key.digest[:32]}" if isinstance(key, ShareToken) else str(key)
 
 
 def digest(song: JobView, mixer: MixerView | None) -> str:
@@ -170,6 +210,22 @@ def _presets(names: tuple[str, ...]) -> list[Preset]:
         if not pair and name not in ("vocals", "other")
     ]
     return presets
+
+
+def sharing_view(job: Job, absolute: Callable[[str], str]) -> SharingView:
+    """The open links of a job, for its owner. absolute: makes a path a whole address."""
+    links = [LinkView(link, _address(link, absolute)) for link in job.share_links.open()]
+    days = [(name, lasts.days) for name, lasts in sharing.LASTING.items() if lasts]
+    choices = [
+        (name, ngettext("%(count)d day", "%(count)d days", count) % {"count": count})
+        for name, count in days
+    ]
+    return SharingView(links, [*choices, ("never", gettext("until you end it"))])
+
+
+def _address(link: ShareLink, absolute: Callable[[str], str]) -> str:
+    token = sharing.token_of(link)
+    return absolute(reverse("separations:job", args=[token])) if token else ""
 
 
 def _error(job: Job) -> str:
@@ -234,8 +290,8 @@ def _notes(job: Job) -> list[str]:
     return notes
 
 
-def _stem(job: Job, name: str, peak: float) -> StemView:
-    href = reverse("separations:stem", args=[job.pk, name])
+def _stem(key: SongKey, name: str, peak: float) -> StemView:
+    href = reverse("separations:stem", args=[key, name])
     return StemView(name=name, label=stem_label(name), href=href, silent=peak < SILENCE)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from separations.faults import Fault
@@ -134,6 +134,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         500,
         _("This song was interrupted %(attempts)s times and was given up. Try again in a while."),
     ),
+    "too_many_links": (
+        422,
+        _("This song has %(most)s links already. End one of them first."),
+    ),
     "upload_gone": (
         410,
         _("The song is no longer kept here. Upload it again."),
@@ -180,6 +184,25 @@ class _Values(dict[str, Any]):
 
     def __missing__(self, _key: str) -> str:
         return gettext("unknown")
+
+
+def deleted_everything(count: int, *, account: bool) -> str:
+    text = ngettext(
+        "%(count)d song was deleted with all that was made of it.",
+        "%(count)d songs were deleted with all that was made of them.",
+        count,
+    )
+    told = text % {"count": count} if count else gettext("There was no song to delete.")
+    return told + " " + gettext("Your account was deleted.") if account else told
+
+
+def claimed(count: int) -> str:
+    text = ngettext(
+        "%(count)d song of this browser is in your account now.",
+        "%(count)d songs of this browser are in your account now.",
+        count,
+    )
+    return text % {"count": count}
 
 
 def deleted(title: str) -> str:

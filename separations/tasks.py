@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from django.db import transaction
 from huey import crontab
-from huey.contrib.djhuey import db_periodic_task, task
+from huey.contrib.djhuey import db_periodic_task, db_task, task
 
-from separations import retention, runner
+from separations import accounts, retention, runner
 
 logger = logging.getLogger(__name__)
 _crews: list[runner.Crew] = []
@@ -31,6 +31,15 @@ def clean() -> None:
     """Delete what nobody needs any more."""
     with suppress(retention.Busy):
         retention.clean()
+
+
+@db_task()
+def mail_reset_link(email: str, domain: str, language: str, secure: bool) -> None:
+    """Mail a link to choose a new password, if an account has this address.
+
+    Not in the request: how long it takes would tell who has an account.
+    """
+    accounts.mail_reset_link(email, domain, language, secure=secure)
 
 
 def wake() -> None:

@@ -31,14 +31,24 @@ from separations import (
     listening,
     results,
     sentences,
+    sharing,
     tasks,
     uploads,
 )
+from separations.access import Grant, SongKey
 from separations.audio.formats import FORMATS, Format
 from separations.faults import Fault
 from separations.forms import SeparationForm
 from separations.models import Job, Upload
-from separations.pages import digest, download_choices, job_view, mix_level_sentence, mixer_view
+from separations.pages import (
+    digest,
+    download_choices,
+    job_view,
+    mix_level_sentence,
+    mixer_view,
+    sharing_view,
+)
+from separations.share_tokens import ShareToken
 from separations.upload_limit import refused, too_large
 
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
@@ -149,34 +159,47 @@ def about(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @require_safe
-def job_page(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    return _job_page(request, access.job_or_404(request, job_id))
+def job_page(request: HttpRequest, song: SongKey) -> HttpResponse:
+    return _job_page(request, access.song_or_404(request, song))
 
 
-def _job_page(request: HttpRequest, job: Job, error: str = "", status: int = 200) -> HttpResponse:
-    context = {**_song(job), "error": error}
+def _job_page(
+    request: HttpRequest, grant: Grant, error: str = "", status: int = 200
+) -> HttpResponse:
+    context = {**_song(request, grant), "error": error}
     return render(request, "separations/job.html", context, status=status)
 
 
-def _song(job: Job) -> dict[str, Any]:
+def _refuse(request: HttpRequest, job_id: uuid.UUID, fault: Fault) -> HttpResponse:
+    """The song's page with what is wrong with a change of it."""
+    grant = access.song_or_404(request, job_id)
+    return _job_page(request, grant, sentences.sentence(fault), sentences.status(fault))
+
+
+def _song(request: HttpRequest, grant: Grant) -> dict[str, Any]:
+    job = grant.job
     chosen = {"model": job.model, "stems": job.stem_choice}
-    song, mixer = job_view(job), mixer_view(job)
-    context = {
+    song, mixer = job_view(job, grant), mixer_view(job, grant)
+    context: dict[str, Any] = {
         "song": song,
         "mixer": mixer,
         "seen": digest(song, mixer),
         "formats": download_choices(),
     }
     # Only an ended song can be separated again; the many polls before need not ask for models.
-    return context if job.is_active else {**context, "form": SeparationForm(chosen)}
+    if not job.is_active and grant.may_change:
+        context["form"] = SeparationForm(chosen)
+    if song.stems and grant.may_share:
+        context["sharing"] = sharing_view(job, request.build_absolute_uri)
+    return context
 
 
 @never_cache
 @require_GET
-def job_status(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+def job_status(request: HttpRequest, song: SongKey) -> HttpResponse:
     """The part of the song's page that changes; polls itself while the job is active."""
-    job = access.job_or_404(request, job_id)
-    return _poll(request, job, "separations/_poll.html", _song(job))
+    grant = access.song_or_404(request, song)
+    return _poll(request, grant.job, "separations/_poll.html", _song(request, grant))
 
 
 @never_cache
@@ -208,7 +231,7 @@ def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     try:
         jobs.retry(job)
     except Fault as fault:
-        return _job_page(request, job, sentences.sentence(fault), sentences.status(fault))
+        return _refuse(request, job_id, fault)
     tasks.wake()
     return redirect("separations:job", job_id)
 
@@ -221,7 +244,7 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     try:
         new = jobs.again(job, form.options(), access.new_owner(request))
     except Fault as fault:
-        return _job_page(request, job, sentences.sentence(fault), sentences.status(fault))
+        return _refuse(request, job_id, fault)
     tasks.wake()
     return redirect("separations:job", new.pk)
 
@@ -235,13 +258,34 @@ def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     return redirect("separations:home")
 
 
+# Sharing
+
+
+@require_POST
+def share(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """Make a link that lets others listen to the song."""
+    job = access.own_job_or_404(request, job_id)
+    try:
+        sharing.share(job, request.POST.get("lasts", ""))
+    except Fault as fault:
+        return _refuse(request, job_id, fault)
+    return redirect(f"{reverse('separations:job', args=[job_id])}#links")
+
+
+@require_POST
+def revoke(request: HttpRequest, job_id: uuid.UUID, link_id: uuid.UUID) -> HttpResponse:
+    """End a link at once; one that has ended already stays so."""
+    sharing.revoke(access.own_job_or_404(request, job_id), link_id)
+    return redirect(f"{reverse('separations:job', args=[job_id])}#links")
+
+
 # Listening
 
 
 @require_safe
-def chunk(request: HttpRequest, job_id: uuid.UUID, stem: str, index: int) -> HttpResponse:
+def chunk(request: HttpRequest, song: SongKey, stem: str, index: int) -> HttpResponse:
     """A second and a half of a stem, or of the song itself, for the player."""
-    job = access.job_or_404(request, job_id)
+    job = access.song_or_404(request, song).job
     try:
         found = listening.chunk(job, stem, index)
     except Fault as fault:
@@ -258,9 +302,9 @@ def chunk(request: HttpRequest, job_id: uuid.UUID, stem: str, index: int) -> Htt
 
 
 @require_safe
-def peaks(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase:
+def peaks(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
     """What a stem's waveform is drawn from, a byte for each `PEAK_FRAMES`; grows with the stem."""
-    job = access.job_or_404(request, job_id)
+    job = access.song_or_404(request, song).job
     try:
         view = results.View(job, results.BytesView(listening.peaks(job, stem)))
     except Fault as fault:
@@ -276,9 +320,9 @@ def peaks(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBas
 
 
 @require_safe
-def stem(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase:
+def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
     """One stem, to play (inline) or, with `?download`, to keep."""
-    job = access.job_or_404(request, job_id)
+    job = access.song_or_404(request, song).job
     found = job.stems.select_related("job__upload").filter(name=stem).first()
     if found is None:
         return not_found(request)
@@ -290,9 +334,9 @@ def stem(request: HttpRequest, job_id: uuid.UUID, stem: str) -> HttpResponseBase
 
 
 @require_safe
-def mix(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+def mix(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """The stems mixed as `mix` says (see `separations.audio.mix_text`), to keep."""
-    job = access.job_or_404(request, job_id)
+    job = access.song_or_404(request, song).job
     try:
         span = _span(request, job)
         download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request))
@@ -303,9 +347,9 @@ def mix(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
 
 @never_cache
 @require_safe
-def mix_level(request: SiteRequest, job_id: uuid.UUID) -> HttpResponse:
+def mix_level(request: SiteRequest, song: SongKey) -> HttpResponse:
     """How loud a mix gets, in a sentence."""
-    job = access.job_or_404(request, job_id)
+    job = access.song_or_404(request, song).job
     status = 200
     try:
         peak = downloads.mix_peak(job, request.GET.get("mix", ""), _span(request, job))
@@ -329,9 +373,9 @@ def _send(request: HttpRequest, download: downloads.Download, *, attach: bool) -
 
 
 @require_safe
-def archive(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """All stems of a song as one ZIP."""
-    job = access.job_or_404(request, job_id)
+    job = access.song_or_404(request, song).job
     try:
         if job.state != Job.State.DONE or job.is_expired:
             raise Fault("result_gone")
@@ -385,7 +429,11 @@ def _plain(fault: Fault) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return render(request, "separations/not_found.html", status=404)
+    song = request.resolver_match and request.resolver_match.kwargs.get("song")
+    # Back to a song after the log-in; the address of a shared one is not for other addresses.
+    next_page = request.path if isinstance(song, uuid.UUID) else ""
+    context = {"next": next_page, "shared": isinstance(song, ShareToken)}
+    return render(request, "separations/not_found.html", context, status=404)
 
 
 def broken(request: HttpRequest) -> HttpResponse:

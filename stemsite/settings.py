@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import dj_database_url
+import dj_email_url
 import django_stubs_ext
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
@@ -83,6 +84,20 @@ def queue(url: str, file: Path) -> Huey:
     )
 
 
+def mail_server(url: str) -> dict[str, Any]:
+    """Django's EMAIL_ settings from EMAIL_URL; without one, nothing is ever sent."""
+    if not url:
+        return {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}
+    schemes = ("smtp", "submission", "console", "file", "memory")
+    scheme = urlparse(url).scheme
+    if scheme not in schemes:
+        raise ImproperlyConfigured(
+            f"EMAIL_URL must begin with {': or '.join(schemes)}:, not {scheme}:."
+        )
+    found: dict[str, Any] = dj_email_url.parse(url)
+    return {**found, "EMAIL_TIMEOUT": found["EMAIL_TIMEOUT"] or 20}
+
+
 # Where things are
 
 DATA_DIR = Path(envstr("DATA_DIR", str(BASE_DIR / "data"))).expanduser().resolve()
@@ -126,6 +141,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "separations.access.Guard",  # before the next, which reads what was sent, however large
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -145,6 +161,7 @@ TEMPLATES = [
                 "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "separations.access.accounts",
             ]
         },
     }
@@ -154,8 +171,23 @@ SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_AGE = 365 * 24 * 3600  # an anonymous visitor's songs hang on it
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
 ]
+
+# Accounts, and the mail that sets a forgotten password anew
+
+ACCOUNTS = envchoice("ACCOUNTS", "optional", "off", "required")
+LOGIN_URL = "accounts:login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "separations:home"
+PASSWORD_RESET_TIMEOUT = 3600
+EMAIL_URL = envstr("EMAIL_URL", "")
+globals().update(mail_server(EMAIL_URL))
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = envstr("EMAIL_FROM", f"stemsite@{HOST}")
 
 # Records and queue
 
@@ -235,7 +267,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{levelname} {name} {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"no_tokens": {"()": "separations.share_tokens.NoTokens"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["no_tokens"],
+        }
+    },
     "root": {"handlers": ["console"], "level": envstr("LOG_LEVEL", "INFO").upper()},
     "loggers": {
         # A visitor's mistake is no error of the site.

@@ -20,7 +20,7 @@ APP = ROOT / "separations"
 LIGHT = ("torch", "torchaudio", "demucs", "openvino")
 # Who may import whom, from ../shared/DESIGN.md: later rooms may use earlier ones.
 ROOMS = (
-    {"faults"},
+    {"faults", "share_tokens"},
     {"audio"},
     {"engine"},
     {"models"},
@@ -36,10 +36,12 @@ ROOMS = (
         "retention",
         "upload_limit",
         "runner",
+        "sharing",
+        "accounts",
     },
     {"tasks"},
-    {"access", "forms", "pages", "http_files"},
-    {"views", "admin", "urls", "checks", "apps", "management"},
+    {"access", "forms", "account_forms", "pages", "http_files"},
+    {"views", "account_views", "account_urls", "admin", "urls", "checks", "apps", "management"},
 )
 
 
@@ -96,7 +98,8 @@ def messages_in_the_sources() -> set[str]:
     python = [path.read_text() for path in (*SOURCES, ROOT / "stemsite" / "settings.py")]
     pages = [
         django_templates.templatize(path.read_text(), origin=str(path))
-        for path in (ROOT / "templates").rglob("*.html")
+        for pattern in ("*.html", "*.txt")  # pages and mails
+        for path in (ROOT / "templates").rglob(pattern)
     ]
     # What surrounds a template's texts is no Python, least of all its indentation.
     pages = ["\n".join(line.strip() for line in page.splitlines()) for page in pages]
@@ -162,6 +165,8 @@ def test_a_bad_setting_is_named() -> None:
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda"),
         ("ENGINE", "onnx", "ENGINE must be auto or torch or openvino"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),
+        ("EMAIL_URL", "ftp://x", "EMAIL_URL must begin with"),
+        ("ACCOUNTS", "maybe", "ACCOUNTS must be optional or off or required"),
     ):
         answer = subprocess.run(
             [sys.executable, "-c", "import stemsite.settings"],

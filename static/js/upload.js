@@ -68,6 +68,11 @@ function send(file, row) {
 }
 
 function receive(request, name) {
+  const elsewhere = request.getResponseHeader("HX-Redirect");
+  if (elsewhere) {
+    location.assign(elsewhere); // to the log-in, where the session is over
+    return;
+  }
   const type = request.getResponseHeader("Content-Type") ?? "";
   const answer = new DOMParser().parseFromString(request.responseText ?? "", "text/html");
   const cards = answer.querySelectorAll("li.card");

@@ -1,0 +1,18 @@
+"""The addresses of accounts; 404 where there are none (`ACCOUNTS=off`)."""
+
+from django.urls import path
+
+from separations import account_views as views
+
+app_name = "accounts"
+urlpatterns = [
+    path("", views.account, name="account"),
+    path("signup", views.sign_up, name="signup"),
+    path("login", views.log_in, name="login"),
+    path("logout", views.log_out, name="logout"),
+    path("email", views.change_email, name="email"),
+    path("password", views.change_password, name="password"),
+    path("reset", views.reset, name="reset"),
+    path("reset/sent", views.reset_sent, name="reset_sent"),
+    path("reset/<uidb64>/<token>", views.reset_confirm, name="reset_confirm"),
+]

@@ -1,0 +1,169 @@
+"""Share links: what they open, for how long, and what of them is kept."""
+
+import re
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from separations import jobs, sharing
+from separations.faults import Fault
+from separations.models import Job, ShareLink
+from separations.share_tokens import ShareToken
+from tests.test_access import VISITOR, done
+from tests.test_accounts import browser
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
+
+
+@pytest.fixture
+def job(site_settings: Settings) -> Job:
+    return done("Ours", VISITOR)
+
+
+def token_of(link: ShareLink) -> ShareToken:
+    token = sharing.token_of(link)
+    assert token is not None
+    return token
+
+
+def test_the_owner_makes_copies_and_ends_links(job: Job) -> None:
+    owner, guest = browser(VISITOR), Client()
+    place = f"/songs/{job.pk}"
+    response = owner.post(f"{place}/links", {"lasts": "7"})
+    assert response.headers["Location"] == f"{place}#links"
+    for _ in range(2):  # it can be copied again later
+        page = owner.get(place).content.decode()
+        found = re.search(r'value="http://testserver(/s/[\w-]{43})"', page)
+        assert found is not None
+    link = ShareLink.objects.get()
+    assert link.expires_at is not None
+    assert timedelta(days=6.99) < link.expires_at - timezone.now() < timedelta(days=7)
+    page = guest.get(found[1]).content.decode()
+    assert "Ours" in page
+    assert f'data-tracks="{found[1]}/stems/"' in page
+    for name in ("cancel", "delete", "Share this song", "All songs", "Separate again"):
+        assert name not in page
+    places = set(re.findall(r'(?:src|href|action|hx-get|formaction)="(/s/[^"]+)"', page))
+    assert len(places) > 6
+    for each in places:
+        assert guest.get(each).status_code in (200, 286), each
+    page = owner.post(f"{place}/links/{link.pk}/revoke", follow=True).content.decode()
+    assert found[1] not in page
+    for each in (found[1], *places):
+        assert guest.get(each).status_code == 404, each
+    assert owner.post(f"{place}/links/{link.pk}/revoke").status_code == 302
+
+
+@pytest.mark.parametrize(("lasts", "days"), [("1", 1), ("7", 7), ("30", 30)])
+def test_a_link_ends_by_itself(job: Job, lasts: str, days: int) -> None:
+    link = sharing.share(job, lasts)
+    token = token_of(link)
+    assert link.expires_at is not None
+    assert abs(link.expires_at - timezone.now() - timedelta(days=days)) < timedelta(minutes=1)
+    assert sharing.opened_by(token) == link
+    ShareLink.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert sharing.opened_by(token) is None
+
+
+def test_a_link_without_an_end_has_none(job: Job) -> None:
+    assert sharing.share(job, "never").expires_at is None
+    with pytest.raises(Fault, match="bad_option"):
+        sharing.share(job, "forever")
+
+
+def test_a_time_that_is_not_offered_is_refused(job: Job) -> None:
+    response = browser(VISITOR).post(f"/songs/{job.pk}/links", {"lasts": "365"})
+    assert response.status_code == 422
+    assert "1, 7, 30, never" in response.content.decode()
+
+
+def test_a_link_of_one_song_is_not_ended_by_the_owner_of_another(job: Job) -> None:
+    link = sharing.share(job, "never")
+    other = done("Theirs", "b" * 32)
+    browser("b" * 32).post(f"/songs/{other.pk}/links/{link.pk}/revoke")
+    assert sharing.opened_by(token_of(link)) == link
+    assert not sharing.revoke(other, link.pk)
+    assert not sharing.revoke(job, uuid.uuid4())
+
+
+def test_the_database_does_not_open_songs(job: Job, settings: Settings) -> None:
+    link = sharing.share(job, "never")
+    token = token_of(link)
+    assert re.fullmatch(r"[\w-]{43}", token)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM separations_sharelink")
+        assert token not in repr(cursor.fetchall())
+    assert token not in repr(token)
+    assert token_of(sharing.share(job, "never")) != token
+    # With another key the link works on, but its address is known to its holders alone.
+    before, settings.SECRET_KEY = settings.SECRET_KEY, "another" * 10
+    assert sharing.opened_by(token) == link
+    assert sharing.token_of(link) is None
+    assert Client().get(f"/s/{token}").status_code == 200
+    page = browser(VISITOR).get(f"/songs/{job.pk}").content.decode()
+    assert "its address cannot be shown" in page
+    settings.SECRET_KEY_FALLBACKS = [before]
+    assert sharing.token_of(link) == token
+
+
+def test_links_are_limited_and_those_that_ended_forgotten(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MOST_LINKS", 2)
+    first = sharing.share(job, "1")
+    sharing.share(job, "1")
+    with pytest.raises(Fault, match="too_many_links"):
+        sharing.share(job, "1")
+    owner = browser(VISITOR)
+    response = owner.post(f"/songs/{job.pk}/links", {"lasts": "1"})
+    assert response.status_code == 422
+    assert "2 links already" in response.content.decode()
+    sharing.revoke(job, first.pk)
+    sharing.share(job, "1")
+    assert not ShareLink.objects.filter(pk=first.pk).exists()
+
+
+def test_a_deleted_song_takes_its_links_with_it(job: Job) -> None:
+    token = token_of(sharing.share(job, "never"))
+    jobs.remove(job)
+    assert not ShareLink.objects.exists()
+    assert Client().get(f"/s/{token}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "A" * 42, "A" * 44, "A" * 43, "%00" * 43, "é" * 43, "../" * 14 + "A"]
+)
+def test_what_is_no_token_finds_nothing(job: Job, token: str) -> None:
+    sharing.share(job, "never")
+    assert Client().get(f"/s/{token}").status_code == 404
+
+
+def test_a_song_on_its_way_is_not_offered_and_one_in_the_making_can_be_watched(
+    site_settings: Settings,
+) -> None:
+    job = done("Ours", VISITOR)
+    token = token_of(sharing.share(job, "never"))
+    jobs.Job.objects.filter(pk=job.pk).update(
+        state="queued", finished_at=None, progress=0.0, frames=None
+    )
+    assert "Share this song" not in browser(VISITOR).get(f"/songs/{job.pk}").content.decode()
+    page = Client().get(f"/s/{token}").content.decode()
+    assert f'hx-get="/s/{token}/status?seen=' in page
+    assert "/cancel" not in page
+    status = Client().get(f"/s/{token}/status")
+    assert status.status_code == 200
+    assert str(job.pk) not in status.content.decode()
+
+
+def test_the_admin_ends_links_and_sees_no_hashes(job: Job, admin_client: Client) -> None:
+    link = sharing.share(job, "never")
+    assert admin_client.get("/admin/separations/sharelink/").status_code == 200
+    page = admin_client.get(f"/admin/separations/sharelink/{link.pk}/change/").content.decode()
+    assert link.token_hash not in page
+    admin_client.post(f"/admin/separations/sharelink/{link.pk}/delete/", {"post": "yes"})
+    assert not ShareLink.objects.exists()
