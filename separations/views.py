@@ -170,9 +170,9 @@ def _job_page(
     return render(request, "separations/job.html", context, status=status)
 
 
-def _refuse(request: HttpRequest, job_id: uuid.UUID, fault: Fault) -> HttpResponse:
-    """The song's page with what is wrong with a change of it."""
-    grant = access.song_or_404(request, job_id)
+def _refuse(request: HttpRequest, song: SongKey, fault: Fault) -> HttpResponse:
+    """The song's page with what is wrong with what was asked for."""
+    grant = access.song_or_404(request, song)
     return _job_page(request, grant, sentences.sentence(fault), sentences.status(fault))
 
 
@@ -330,7 +330,7 @@ def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
         download = downloads.of_stem(found, *_format(request), _span(request, job))
         return _send(request, download, attach="download" in request.GET)
     except Fault as fault:
-        return _not_sent(request, job, fault)
+        return _not_sent(request, song, fault)
 
 
 @require_safe
@@ -342,7 +342,7 @@ def mix(request: HttpRequest, song: SongKey) -> HttpResponseBase:
         download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request))
         return _send(request, download, attach=True)
     except Fault as fault:
-        return _not_sent(request, job, fault)
+        return _not_sent(request, song, fault)
 
 
 @never_cache
@@ -382,7 +382,7 @@ def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
         format, bit_rate = _format(request)
         stream = downloads.archive(job, format, bit_rate, _span(request, job))
     except Fault as fault:
-        return _not_sent(request, job, fault)
+        return _not_sent(request, song, fault)
     response = StreamingHttpResponse(
         stream if request.method == "GET" else (), content_type="application/zip"
     )
@@ -412,10 +412,10 @@ def _span(request: HttpRequest, job: Job) -> downloads.Span:
     return downloads.span_of(job, request.GET.get("from", ""), request.GET.get("to", ""))
 
 
-def _not_sent(request: HttpRequest, job: Job, fault: Fault) -> HttpResponse:
+def _not_sent(request: HttpRequest, song: SongKey, fault: Fault) -> HttpResponse:
     """Why there is no download: to people on the song's page, to players and programs in plain."""
     if "text/html" in request.headers.get("Accept", ""):
-        return _job_page(request, job, sentences.sentence(fault), sentences.status(fault))
+        return _refuse(request, song, fault)
     return _plain(fault)
 
 
