@@ -49,6 +49,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         422,
         _("This file could not be read. Open it in an audio editor, export it and send that."),
     ),
+    "too_slow": (
+        422,
+        _("This file takes too long to read. Export it in stereo at 44.1 kHz and send that."),
+    ),
     "rate_changes": (
         422,
         _("This file changes its sample rate on the way. Export it at 44.1 kHz and send that."),

@@ -120,10 +120,10 @@ def test_a_decoder_that_dies_is_only_an_unreadable_file(
     assert refusal(song) == "unreadable"
 
 
-def test_a_decoder_that_hangs_is_only_an_unreadable_file(
+def test_a_decoder_that_hangs_is_ended_and_said_to_be_too_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from separations.audio import isolated
 
-    monkeypatch.setattr(isolated, "WALL_SECONDS", 0.01)
-    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0))) == "unreadable"
+    monkeypatch.setattr(isolated, "WALL_FACTOR", 0.0001)
+    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0))) == "too_slow"
