@@ -9,15 +9,16 @@ from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import (
     FileUploadHandler,
     SkipFile,
-    StopUpload,
     TemporaryFileUploadHandler,
 )
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
+from django.utils.datastructures import MultiValueDict
 
 from separations.faults import Fault, storage_fault
 
 FIELD = "file"  # the one field of the site that takes files
 MOST_FILES = 20  # in one form; the page's script sends each song by itself
+FORM_BYTES = 1_000_000  # of a form, beside its files
 
 
 class SizeLimit(FileUploadHandler):
@@ -29,7 +30,16 @@ class SizeLimit(FileUploadHandler):
     """
 
     chunk_size = 1 << 20
-    _files = _bytes = 0
+    _files = 0
+
+    def handle_raw_input(
+        self, input_data: object, META: object, content_length: int, *args: object
+    ) -> tuple[QueryDict, MultiValueDict[str, "UploadedFile[bytes]"]] | None:
+        """Of a body that is too large even for MOST_FILES, nothing is read at all."""
+        if content_length <= MOST_FILES * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES:
+            return None
+        _refuse(self, too_large())
+        return QueryDict(), MultiValueDict()
 
     def new_file(self, *args: object, **kwargs: object) -> None:
         super().new_file(*args, **kwargs)  # type: ignore[arg-type]
@@ -49,10 +59,6 @@ class SizeLimit(FileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
         self._received += len(raw_data)
-        self._bytes += len(raw_data)
-        if self._bytes > MOST_FILES * settings.MAX_UPLOAD_MB * 1_000_000:
-            _refuse(self, too_large())
-            raise StopUpload(connection_reset=True)
         if self._received <= settings.MAX_UPLOAD_MB * 1_000_000:
             return raw_data
         _refuse(self, too_large())

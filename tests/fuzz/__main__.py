@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--http", type=int, default=1_000, help="files over HTTP to gunicorn")
     parser.add_argument("--forms", type=int, default=1_000, help="forms made by hypothesis")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=90, help="send no more files after that")
     asked = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="stemsite-fuzz-") as folder:
@@ -73,14 +74,15 @@ def _run(asked: argparse.Namespace, folder: Path) -> Tally:
     songs = inputs.valid(made)
     tally, watch = Tally(), Watch(folder)
     limit = uploading.limit()
+    until = time.monotonic() + asked.minutes * 60
     with serving.serving(data_dir) as server:
-        serving.run(server, asked.http, asked.seed + 1, songs, watch, tally, limit)
+        serving.run(server, asked.http, asked.seed + 1, songs, watch, tally, limit, until)
         serving.lie(server, songs["pcm.wav"], data_dir / "incoming", tally)
         serving.large(server, tally)
         good = server.send(serving.form("good.flac", songs["plain.flac"]))
         if good != 200:
             tally.blame("wrong", f"after all that a good song gets {good}")
-    uploading.run(asked.inputs, asked.seed, songs, watch, tally)
+    uploading.run(asked.inputs, asked.seed, songs, watch, tally, until)
     uploading.run_forms(asked.forms, asked.seed, songs["plain.flac"], tally)
     uploading.look_for_files(tally)
     for found in watch.seen():

@@ -101,27 +101,27 @@ def _with_cover(mp3: bytes) -> bytes:
 # Mutations
 
 
-def _flip(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _flip(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     for _ in range(rng.choice((1, 3, 10, 100))):
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return data
 
 
-def _flip_head(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _flip_head(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     for _ in range(rng.choice((1, 2, 5))):
         data[rng.randrange(min(200, len(data)))] ^= 1 << rng.randrange(8)
     return data
 
 
-def _cut(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _cut(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     return data[: rng.randrange(len(data))]
 
 
-def _behead(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _behead(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     return data[rng.randrange(min(400, len(data))) :]
 
 
-def _wrong_length(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _wrong_length(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     """A number in a header, a box or a chunk that is not true."""
     heads = [data.find(mark) for mark in (b"fmt ", b"data", b"moov", b"stsz", b"stco", b"mdhd")]
     heads += [data.find(mark) for mark in (b"stts", b"stsd", b"OggS", b"fLaC", b"ID3", b"Xing")]
@@ -132,30 +132,30 @@ def _wrong_length(data: bytearray, rng: random.Random, _others: list[bytes]) -> 
     return data
 
 
-def _noise(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _noise(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     start = rng.randrange(len(data))
     length = rng.randrange(1, min(2000, len(data) - start + 1) + 1)
     data[start : start + length] = rng.choice((rng.randbytes(length), bytes(length)))
     return data
 
 
-def _repeat(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _repeat(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     """A chunk bomb: the same piece a thousand times."""
     start = rng.randrange(len(data))
     piece = data[start : start + rng.choice((8, 12, 64, 400))]
     return data[:start] + piece * rng.choice((10, 1000)) + data[start:]
 
 
-def _splice(data: bytearray, rng: random.Random, others: list[bytes]) -> bytes:
+def _splice(data: bytearray, rng: random.Random, others: list[bytes]) -> bytes | bytearray:
     other = rng.choice(others)
     return data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
 
 
-def _join(data: bytearray, rng: random.Random, others: list[bytes]) -> bytes:
+def _join(data: bytearray, rng: random.Random, others: list[bytes]) -> bytes | bytearray:
     return data + rng.choice(others)
 
 
-def _nest(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
+def _nest(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes | bytearray:
     """A container in a container, many deep."""
     nested = bytes(data)
     for _ in range(rng.choice((1, 3, 50, 500))):
@@ -172,7 +172,7 @@ def _nest(data: bytearray, rng: random.Random, _others: list[bytes]) -> bytes:
     return nested
 
 
-MUTATIONS: dict[str, Callable[[bytearray, random.Random, list[bytes]], bytes]] = {
+MUTATIONS: dict[str, Callable[[bytearray, random.Random, list[bytes]], bytes | bytearray]] = {
     "bit flips": _flip,
     "flips in headers": _flip_head,
     "cut off": _cut,
@@ -257,6 +257,7 @@ def _odd_adts(rng: random.Random, songs: dict[str, bytes], _bait: Bait) -> tuple
 def _playlist(rng: random.Random, _songs: dict[str, bytes], bait: Bait) -> tuple[str, bytes]:
     file, url = bait.file.as_uri(), bait.url + "/song.mp3"
     target = rng.choice((file, str(bait.file), url, url.replace("http", "tcp")))
+    port = bait.url.rsplit(":", 1)[1]
     texts = (
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n",
         f'#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{target}"\n#EXTINF:1,\n{target}\n',
@@ -267,7 +268,7 @@ def _playlist(rng: random.Random, _songs: dict[str, bytes], bait: Bait) -> tuple
         f'<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
         f'<?xml version="1.0"?><MPD><Period><BaseURL>{target}</BaseURL></Period></MPD>',
         f'<!DOCTYPE a [<!ENTITY b SYSTEM "{target}">]><playlist><track>&b;</track></playlist>',
-        "v=0\nc=IN IP4 127.0.0.1\nm=audio {0} RTP/AVP 0\n".format(bait.url.rsplit(":", 1)[1]),
+        f"v=0\nc=IN IP4 127.0.0.1\nm=audio {port} RTP/AVP 0\n",
         f"RTSPtext\n{target}\n",
         f"[Reference]\nRef1={target}\n",
     )

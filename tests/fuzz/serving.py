@@ -17,7 +17,8 @@ import psutil
 
 from tests.fuzz.inputs import Input, inputs
 from tests.fuzz.tally import Tally, Watch
-from tests.running_site import free_port, until
+from tests.running_site import free_port
+from tests.running_site import until as wait_until
 from tests.sounds import ROOT
 
 BOUNDARY = "fuzz"
@@ -84,8 +85,8 @@ def form(name: str, data: bytes) -> bytes:
     for key, value in (("model", "tiny"), ("stems", "all")):
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
         parts += head.encode()
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="'.encode()
-    parts += head + quoted + b'"\r\nContent-Type: audio/mpeg\r\n\r\n' + data
+    opening = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="'.encode()
+    parts += opening + quoted + b'"\r\nContent-Type: audio/mpeg\r\n\r\n' + data
     return parts + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
@@ -109,7 +110,7 @@ def serving(data_dir: Path) -> Iterator[Server]:
         )
     server = Server(port, process)
     try:
-        until(server.greet, 60)
+        wait_until(server.greet, 60)
         yield server
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
@@ -121,11 +122,13 @@ def serving(data_dir: Path) -> Iterator[Server]:
 
 def run(
     server: Server, count: int, seed: int, songs: dict[str, bytes], watch: Watch, tally: Tally,
-    limit: float,
+    limit: float, until: float,
 ) -> None:  # fmt: skip
-    """Send `count` inputs, two at a time."""
+    """Send `count` inputs, two at a time; no more when it is `until`."""
 
     def send(given: Input) -> None:
+        if time.monotonic() > until:
+            return
         before = time.monotonic()
         try:
             status = server.send(form(given.name, given.data))

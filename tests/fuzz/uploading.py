@@ -51,8 +51,10 @@ class _Deaths(logging.Handler):
                 self._tally.blame("wrong", text, given)
 
 
-def run(count: int, first_seed: int, songs: dict[str, bytes], watch: Watch, tally: Tally) -> None:
-    """Send `count` inputs, two at a time."""
+def run(
+    count: int, first_seed: int, songs: dict[str, bytes], watch: Watch, tally: Tally, until: float
+) -> None:
+    """Send `count` inputs, two at a time; no more when it is `until`."""
     deaths = _Deaths(tally)
     logger = logging.getLogger("separations.audio.isolated")
     logger.addHandler(deaths)
@@ -61,6 +63,8 @@ def run(count: int, first_seed: int, songs: dict[str, bytes], watch: Watch, tall
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             waiting = set()
             for given in islice(inputs(first_seed, songs, watch.bait), count):
+                if time.monotonic() > until:
+                    break
                 waiting.add(pool.submit(_send, given, watch, tally))
                 if len(waiting) >= 20:
                     done = next(as_completed(waiting))
@@ -155,7 +159,7 @@ LINES = strategies.sampled_from(
     (
         *(
             "Content-Type: audio/wav",
-            "Content-Type: text/html; charset=\udcff",
+            "Content-Type: text/html; charset=nonsense",
             "Content-Length: -1",
         ),
         *(
@@ -201,7 +205,7 @@ def run_forms(examples: int, first_seed: int, song: bytes, tally: Tally) -> None
             body += part + b'Content-Disposition: form-data; name="' + raw(key) + b'"\r\n\r\n'
             body += raw(value) + b"\r\n"
         head = b'Content-Disposition: form-data; name="file"; filename="' + raw(name) + b'"\r\n'
-        head += b"".join(raw(line.replace("\udcff", "?")) + b"\r\n" for line in lines if line)
+        head += b"".join(raw(line) + b"\r\n" for line in lines if line)
         body += (part + head + b"\r\n" + content + b"\r\n") * min(copies, 200)
         body += b"--" + raw(boundary) + b"--\r\n" if end else b""
         client = Client(raise_request_exception=False)
