@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
 import soundfile
-from av.audio.stream import AudioStream
-from av.video.stream import VideoStream
 
 from tests import sounds
 
@@ -77,9 +74,9 @@ def valid(folder: Path) -> dict[str, bytes]:
 
 def _film(path: Path) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        video = cast(VideoStream, container.add_stream("mpeg4", rate=25))
+        video = container.add_stream("mpeg4", rate=25)
         video.width = video.height = 32
-        audio = cast(AudioStream, container.add_stream("aac", rate=sounds.RATE, layout="stereo"))
+        audio = container.add_stream("aac", rate=sounds.RATE, layout="stereo")
         for shade in range(5):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), shade, np.uint8), "rgb24")
             container.mux(video.encode(frame))
@@ -210,7 +207,7 @@ def _odd_wav(rng: random.Random, _songs: dict[str, bytes], _bait: Bait) -> tuple
         channels=rng.choice((0, 1, 2, 8, 9, 255, 65535)),
         rate=rng.choice(rates),
         bits=rng.choice((0, 1, 7, 8, 16, 24, 32, 64, 65535)),
-        size=rng.choice((None, 0, HOURS * 44_100 * 4, 2**32 - 1)),
+        size=rng.choice((None, 0, HOURS * 44_100 * 2, 2**32 - 1)),
     )
     return "odd.wav", data
 
