@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from separations import limits
+from separations.audio import sandbox
 from separations.engine.memory import estimated_need
 from separations.engine.options import ALL_STEMS, settle
 from separations.engine.store import list_models, read_model
@@ -108,5 +109,23 @@ def default_model_fits_in_memory(
             f"separations here may take {capacity / 1e9:.1f} GB.",
             hint="Add memory, or see MEMORY_MB and MEMORY_MARGIN_MB in the README.",
             id="stemsite.W002",
+        )
+    ]
+
+
+@register(Tags.security, deploy=False)
+def songs_are_read_in_a_sandbox(
+    app_configs: Sequence[Any] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Limits and an empty environment hold anywhere, the rest is the kernel's to give."""
+    missing = sandbox.missing()
+    if not missing:
+        return []
+    return [
+        Warning(
+            f"Songs are decoded without {' and '.join(missing)}, which this system does not offer.",
+            hint="On a public address, run the site on Linux 6.12 or newer, on x86-64 or ARM64, in "
+            "a container that allows the system calls of both.",
+            id="stemsite.W003",
         )
     ]

@@ -17,6 +17,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         413,
         _("This file is larger than %(max_mb)s MB. Send it as MP3 or FLAC instead."),
     ),
+    "too_many_files": (
+        413,
+        _("At most %(most)s songs are taken at once. Send the others afterwards."),
+    ),
     "too_long": (
         413,
         _("This song is longer than %(max_minutes)s minutes. Cut it shorter and send it again."),
@@ -48,6 +52,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     "unreadable": (
         422,
         _("This file could not be read. Open it in an audio editor, export it and send that."),
+    ),
+    "too_slow": (
+        422,
+        _("This file takes too long to read. Export it in stereo at 44.1 kHz and send that."),
     ),
     "rate_changes": (
         422,

@@ -1,6 +1,8 @@
 """Taking uploads in: cut off at their limit as they arrive, refused when they cannot be kept."""
 
 import contextlib
+import hashlib
+from pathlib import PurePath
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -9,23 +11,51 @@ from django.core.files.uploadhandler import (
     SkipFile,
     TemporaryFileUploadHandler,
 )
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
+from django.utils.datastructures import MultiValueDict
 
 from separations.faults import Fault, storage_fault
+
+FIELD = "file"  # the one field of the site that takes files
+MOST_FILES = 20  # in one form; the page's script sends each song by itself
+FORM_BYTES = 1_000_000  # of a form, beside its files
 
 
 class SizeLimit(FileUploadHandler):
     """Keeps files of at most MAX_UPLOAD_MB; a larger one goes to `refused`.
 
-    The rest of an oversized body is read and dropped, because a browser shows an answer only once
-    it has sent everything.
+    So do files of a kind that is not taken, and those beyond MOST_FILES: none of them sees the
+    disk. The rest of an oversized body is read and dropped, because a browser shows an answer only
+    once it has sent everything; but not without end.
     """
 
     chunk_size = 1 << 20
+    _files = 0
+
+    def handle_raw_input(
+        self, input_data: object, META: object, content_length: int, *args: object
+    ) -> tuple[QueryDict, MultiValueDict[str, "UploadedFile[bytes]"]] | None:
+        """Of a body that is too large even for MOST_FILES, nothing is read at all."""
+        if content_length <= MOST_FILES * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES:
+            return None
+        _refuse(self, too_large())
+        return QueryDict(), MultiValueDict()
 
     def new_file(self, *args: object, **kwargs: object) -> None:
         super().new_file(*args, **kwargs)  # type: ignore[arg-type]
         self._received = 0
+        if self.field_name != FIELD:
+            raise SkipFile
+        self._files += 1
+        if self._files > MOST_FILES:
+            if self._files == MOST_FILES + 1:
+                _refuse(self, Fault("too_many_files", most=MOST_FILES))
+            raise SkipFile
+        try:
+            check_extension(self.file_name or "")
+        except Fault as fault:
+            _refuse(self, fault)
+            raise SkipFile from fault
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
         self._received += len(raw_data)
@@ -39,10 +69,14 @@ class SizeLimit(FileUploadHandler):
 
 
 class DiskFile(TemporaryFileUploadHandler):
-    """Django's own, but a file that the disk does not take goes to `refused` and leaves nothing."""
+    """Django's own, but a file that the disk does not take goes to `refused` and leaves nothing.
+
+    The files have their SHA-256, taken as they came, as `sha256`.
+    """
 
     def new_file(self, *args: object, **kwargs: object) -> None:
         self.__dict__.pop("file", None)  # the one before is complete, and to be kept
+        self._digest = hashlib.sha256()
         try:
             super().new_file(*args, **kwargs)  # type: ignore[arg-type]
         except OSError as error:
@@ -50,6 +84,7 @@ class DiskFile(TemporaryFileUploadHandler):
             raise SkipFile from error
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        self._digest.update(raw_data)
         try:
             super().receive_data_chunk(raw_data, start)
         except OSError as error:
@@ -58,7 +93,9 @@ class DiskFile(TemporaryFileUploadHandler):
 
     def file_complete(self, file_size: int) -> "UploadedFile[bytes] | None":
         try:
-            return super().file_complete(file_size)
+            file = super().file_complete(file_size)
+            file.sha256 = self._digest.hexdigest()  # type: ignore[union-attr]
+            return file
         except OSError as error:
             self._give_up(error)
             return None
@@ -68,6 +105,13 @@ class DiskFile(TemporaryFileUploadHandler):
         with contextlib.suppress(OSError):
             self.file.close()  # deletes it, though what is left to write does not fit either
         del self.file
+
+
+def check_extension(name: str) -> None:
+    """Raises Fault for a file name of a kind that is not taken."""
+    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
+        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
+        raise Fault("wrong_extension", allowed=allowed)
 
 
 def too_large() -> Fault:

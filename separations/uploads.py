@@ -13,6 +13,7 @@ from django.core.files.uploadedfile import TemporaryUploadedFile
 from separations.audio.isolated import probe_isolated
 from separations.faults import Fault, storage_fault
 from separations.models import Upload
+from separations.upload_limit import check_extension
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ def accept(file: TemporaryUploadedFile) -> Upload:
         Fault: whatever is wrong with the file; nothing is kept then.
     """
     name = file.name or ""
-    _check_extension(name)
+    check_extension(name)
     if not file.size:
         raise Fault("empty")
-    return _keep(name, Path(file.temporary_file_path()).replace)
+    digest = getattr(file, "sha256", "")  # see `separations.upload_limit`
+    return _keep(name, Path(file.temporary_file_path()).replace, digest)
 
 
 def accept_path(source: Path, name: str) -> Upload:
@@ -39,13 +41,17 @@ def accept_path(source: Path, name: str) -> Upload:
     return _keep(name, lambda target: shutil.copyfile(source, target))
 
 
-def _keep(name: str, put: Callable[[Path], object]) -> Upload:
-    """Have `put` bring the song to its place, then read it."""
+def _keep(name: str, put: Callable[[Path], object], digest: str = "") -> Upload:
+    """Have `put` bring the song to its place, then read it.
+
+    Args:
+        digest: the file's SHA-256, where it is known already.
+    """
     upload_id = uuid.uuid4()
     target = settings.UPLOAD_DIR / upload_id.hex
     try:
         put(target)
-        return _record(upload_id, name, target)
+        return _record(upload_id, name, target, digest or _digest_of(target))
     except OSError as error:
         target.unlink(missing_ok=True)
         logger.exception("An upload could not be kept")
@@ -55,15 +61,12 @@ def _keep(name: str, put: Callable[[Path], object]) -> Upload:
         raise
 
 
-def _check_extension(name: str) -> None:
-    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
-        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
-        raise Fault("wrong_extension", allowed=allowed)
-
-
-def _record(upload_id: uuid.UUID, name: str, path: Path) -> Upload:
+def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(upload_id: uuid.UUID, name: str, path: Path, digest: str) -> Upload:
     upload = _known(digest, name) or _probed(path, name)
     upload.id = upload_id
     upload.file_name = PurePath(name).name[-255:]

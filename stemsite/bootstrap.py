@@ -343,6 +343,14 @@ def faults(*arguments: str) -> None:
     call(PYTHON, "-m", "tests.faults", *arguments, advice=advice)
 
 
+def fuzz(*arguments: str) -> None:
+    """Hostile uploads by the thousand. `arguments` go to tests.fuzz."""
+    setup(dev=True)
+    say("Sending hostile files to a site of its own (half an hour)")
+    advice = "A file did harm; see above."
+    call(PYTHON, "-m", "tests.fuzz", *arguments, advice=advice)
+
+
 def bench(*arguments: str) -> None:
     """Speed, memory and quality beside Demucs' own Separator. `arguments` go to tests.bench."""
     setup(dev=True)
@@ -369,6 +377,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "dev": dev,
     "test": test,
     "faults": faults,
+    "fuzz": fuzz,
     "bench": bench,
     "lint": lint,
 }

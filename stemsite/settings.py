@@ -233,6 +233,8 @@ ALLOWED_EXTENSIONS = [
     "." + extension.lstrip(".").lower()
     for extension in envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")
 ]
+DATA_UPLOAD_MAX_NUMBER_FILES = 100  # sent at all; separations.upload_limit keeps fewer
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 300  # the admin's lists have a field for each of 100 rows
 FILE_UPLOAD_HANDLERS = [
     "separations.upload_limit.SizeLimit",
     "separations.upload_limit.DiskFile",

@@ -1,15 +1,20 @@
 """What cannot be separated is refused with a name for what is wrong."""
 
+import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from separations.audio.isolated import probe_isolated
+from separations.audio.source import open_source
 from separations.faults import Fault
 from tests import sounds
+from tests.fuzz import inputs
+from tests.fuzz.tally import Watch
 from tests.sounds import wav
 
 
@@ -120,10 +125,40 @@ def test_a_decoder_that_dies_is_only_an_unreadable_file(
     assert refusal(song) == "unreadable"
 
 
-def test_a_decoder_that_hangs_is_only_an_unreadable_file(
+def test_a_decoder_that_hangs_is_ended_and_said_to_be_too_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from separations.audio import isolated
 
-    monkeypatch.setattr(isolated, "WALL_SECONDS", 0.01)
-    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0))) == "unreadable"
+    monkeypatch.setattr(isolated, "WALL_FACTOR", 0.0001)
+    assert refusal(wav(tmp_path / "song.wav", sounds.music(1.0))) == "too_slow"
+
+
+def test_a_codec_that_is_not_on_the_list_is_no_audio(tmp_path: Path) -> None:
+    assert refusal(sounds.encode(tmp_path / "song.m4a", sounds.music(1.0), "ac3")) == "not_audio"
+
+
+def test_ffmpeg_itself_follows_no_reference(tmp_path: Path) -> None:
+    """Without the sandbox around it: its own lists are a wall of their own."""
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    songs, watch = inputs.valid(folder), Watch(tmp_path)
+    path = tmp_path / "hostile"
+    for number in range(150):
+        make = (inputs.MADE["playlist"], inputs.MADE["reference"], inputs.MADE["tag with a link"])
+        _name, data = make[number % 3](random.Random(number), songs, watch.bait)
+        path.write_bytes(data)
+        with path.open("rb") as file, suppress(Fault), open_source(file.fileno()) as source:
+            list(source.frames())
+        assert watch.seen() == [], number
+
+
+def test_pictures_are_not_decoded(tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    path = tmp_path / "film"
+    path.write_bytes(inputs.valid(tmp_path / "songs")["film.m4a"])
+    with path.open("rb") as file, open_source(file.fileno()) as source:
+        (picture,) = source.container.streams.video
+        # FFmpeg learns the format of the pixels by decoding one picture.
+        assert picture.codec_context.format is None
+        assert sum(frame.samples for frame in source.frames()) > 0

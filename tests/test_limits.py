@@ -263,7 +263,7 @@ def test_a_fault_is_logged_with_the_jobs_id_and_where_it_happened(
     (record,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert str(job.pk) in record.getMessage()
     assert "Traceback" in record.getMessage()
-    assert "audio/source.py" in record.getMessage(), "where it happened in the engine"
+    assert "audio/isolated.py" in record.getMessage(), "where it happened in the engine"
 
 
 # Time

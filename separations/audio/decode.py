@@ -1,18 +1,20 @@
-"""Any accepted file as 44.1 kHz float32 stereo, in blocks, in memory that does not grow with it."""
+"""Any accepted file as 44.1 kHz float32 stereo, in blocks, in memory that does not grow with it.
+
+The sandbox decodes and folds down to stereo; only plain samples come here, to be resampled.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from separations.audio.info import CHANNELS, SAMPLE_RATE
-from separations.audio.source import FloatFrames, open_source, samples_of
+from separations.audio.isolated import open_song
+from separations.audio.source import samples_of
+from separations.audio.stereo import Block
 
-Block = NDArray[np.float32]  # (2, samples)
-BLOCK_SAMPLES = 1 << 16
 # torchaudio's polyphase kernel has a row for each step of the reduced ratio. Rates that hardly
 # share a factor with 44,100 (44,056 Hz, say) would need gigabytes; FFmpeg takes those.
 LARGEST_KERNEL = 2_000_000
@@ -20,53 +22,19 @@ LARGEST_KERNEL = 2_000_000
 LOWPASS_WIDTH, ROLLOFF, BETA = 64, 0.9475937167399596, 14.769656459379492
 
 
-def decode(path: Path) -> Iterator[Block]:
+def decode(path: Path, max_seconds: float = math.inf) -> Generator[Block]:
     """Decode the song at `path` into blocks of shape (2, samples) at 44.1 kHz, full scale ±1.
 
     Raises:
-        Fault: when the file cannot be read (see `separations.audio.source`).
+        Fault: when the file cannot be read (see `separations.audio.isolated`).
     """
-    with open_source(path) as source:
-        rate = source.stream.codec_context.sample_rate
-        blocks = _gather(_stereo(source.frames()))
-        if rate == SAMPLE_RATE:
-            yield from blocks
-        elif _kernel_size(rate) <= LARGEST_KERNEL:
-            yield from resample(blocks, rate)
+    with open_song(path, max_seconds) as song:
+        if song.rate == SAMPLE_RATE:
+            yield from song.blocks()
+        elif _kernel_size(song.rate) <= LARGEST_KERNEL:
+            yield from resample(song.blocks(), song.rate)
         else:
-            yield from _resample_odd_rate(blocks, rate)
-
-
-def _stereo(frames: Iterator[av.AudioFrame]) -> Iterator[Block]:
-    """Mono is doubled, stereo kept, surround folded down as ITU-R BS.775 says (by FFmpeg)."""
-    as_float = FloatFrames()
-    downmix, mixed_layout = av.AudioResampler("fltp", "stereo"), None
-    for frame in frames:
-        channels = frame.layout.nb_channels
-        if channels <= CHANNELS:
-            samples = as_float.convert(frame)
-            yield np.repeat(samples, CHANNELS, axis=0) if channels == 1 else samples
-        else:
-            if mixed_layout not in (None, frame.layout.name):
-                downmix = av.AudioResampler("fltp", "stereo")
-            mixed_layout = frame.layout.name
-            frame.pts = None
-            for mixed in downmix.resample(frame):
-                yield samples_of(mixed)
-
-
-def _gather(pieces: Iterator[Block]) -> Iterator[Block]:
-    """Join a codec's small frames into blocks of about a second."""
-    held: list[Block] = []
-    samples = 0
-    for piece in pieces:
-        held.append(piece)
-        samples += piece.shape[1]
-        if samples >= BLOCK_SAMPLES:
-            yield np.concatenate(held, axis=1)
-            held, samples = [], 0
-    if held:
-        yield np.concatenate(held, axis=1)
+            yield from _resample_odd_rate(song.blocks(), song.rate)
 
 
 def _reduced(rate: int) -> tuple[int, int]:

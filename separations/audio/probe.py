@@ -1,16 +1,10 @@
 """What a file really is: decoded whole once, so that its length and its samples are certain.
 
-`python -m separations.audio.probe PATH MAX_SECONDS` does it under resource limits and prints one
-line of JSON; `separations.audio.isolated` runs that for the site.
+Done in the sandbox (`separations.audio.child`); `separations.audio.isolated` is the way there.
 """
 
-import contextlib
 import hashlib
-import json
-import resource
-import sys
-from dataclasses import asdict
-from pathlib import Path
+import os
 
 import numpy as np
 
@@ -19,17 +13,15 @@ from separations.audio.source import FloatFrames, open_source
 from separations.faults import Fault
 
 MIN_SECONDS = 0.1
-LIMITS = {
-    resource.RLIMIT_AS: 2 * 1024**3,  # bytes
-    resource.RLIMIT_CPU: 60,  # seconds
-    resource.RLIMIT_FSIZE: 0,  # bytes: it writes no file
-}
 # A file that states its length may fall short of it by encoder padding, not by more than this.
 SHORTFALL_SECONDS = 1.0
 
 
-def probe(path: Path, max_seconds: float) -> AudioInfo:
-    """Decode the file at `path` from end to end, keeping nothing but what describes it.
+def probe(file: int, max_seconds: float) -> AudioInfo:
+    """Decode an open file from end to end, keeping nothing but what describes it.
+
+    Args:
+        file: its descriptor.
 
     Raises:
         Fault: whatever `open_source` raises, and too_long, too_short, truncated, not_finite,
@@ -38,7 +30,7 @@ def probe(path: Path, max_seconds: float) -> AudioInfo:
     digest = hashlib.sha256()
     frames = 0
     as_float = FloatFrames()
-    with open_source(path) as source:
+    with open_source(file) as source:
         codec = source.stream.codec_context
         rate = codec.sample_rate
         channels = codec.channels
@@ -56,8 +48,8 @@ def probe(path: Path, max_seconds: float) -> AudioInfo:
         stated = source.stated_seconds
         seconds = frames / rate
         short = stated is not None and stated - seconds > max(SHORTFALL_SECONDS, 0.01 * stated)
-        is_cut = CUT_CHECKS.get(source.container.format.name, lambda _path: False)
-        if short or is_cut(path):
+        is_cut = CUT_CHECKS.get(source.container.format.name, lambda _file: False)
+        if short or is_cut(file):
             raise Fault("truncated", read=round(seconds))
         tags = {**source.container.metadata, **source.stream.metadata}
         tags = {key.lower(): _clean(value) for key, value in tags.items()}
@@ -80,12 +72,10 @@ def _clean(text: str) -> str:
     return " ".join(printable.split())[:200]
 
 
-def _last_ogg_page_is_cut(path: Path) -> bool:
+def _last_ogg_page_is_cut(file: int) -> bool:
     """Ogg states no length; but its last page says how many bytes it should have (RFC 3533, 6)."""
     largest_page = 27 + 255 + 255 * 255
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - largest_page))
-        tail = file.read()
+    tail = os.pread(file, largest_page, max(0, os.fstat(file).st_size - largest_page))
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < 27 or len(page) < 27 + page[26]:
         return True
@@ -93,28 +83,11 @@ def _last_ogg_page_is_cut(path: Path) -> bool:
     return len(page) < 27 + segments + sum(page[27 : 27 + segments])
 
 
-def _riff_is_cut(path: Path) -> bool:
+def _riff_is_cut(file: int) -> bool:
     """A RIFF file states its size, from byte 8 on; 0 and the largest number mean "not known"."""
-    with path.open("rb") as file:
-        stated = int.from_bytes(file.read(8)[4:], "little")
-    return stated not in (0, 0xFFFFFFFF) and path.stat().st_size < 8 + stated - 1
+    stated = int.from_bytes(os.pread(file, 4, 4), "little")
+    return stated not in (0, 0xFFFFFFFF) and os.fstat(file).st_size < 8 + stated - 1
 
 
 # FFmpeg takes the length of these from what is there, so it cannot tell that something is missing.
 CUT_CHECKS = {"ogg": _last_ogg_page_is_cut, "wav": _riff_is_cut}
-
-
-def main() -> None:
-    """Answer {"info": …} or {"fault": code, "params": …} on standard output."""
-    for limit, value in LIMITS.items():
-        with contextlib.suppress(ValueError, OSError):  # not every system knows every limit
-            resource.setrlimit(limit, (value, value))
-    try:
-        answer: dict[str, object] = {"info": asdict(probe(Path(sys.argv[1]), float(sys.argv[2])))}
-    except Fault as fault:
-        answer = {"fault": fault.code, "params": fault.params}
-    sys.stdout.write(json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,15 @@
 """Reading any accepted audio file, frame by frame, through PyAV. Files are hostile until read.
 
 The demuxer and protocol lists are handed to FFmpeg itself, so that a playlist, a concat script or
-a container that points elsewhere is refused before anything it names is opened.
+a container that points elsewhere is refused before anything it names is opened. What a file is
+counts by what the demuxers find in it, never by its name: FFmpeg is not even told one, it gets an
+open file.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import av
 import av.logging
@@ -19,6 +21,15 @@ from numpy.typing import NDArray
 from separations.faults import Fault
 
 DEMUXERS = ("mp3", "wav", "w64", "flac", "ogg", "mov", "mp4", "m4a", "3gp", "aac")
+# By FFmpeg's names. Nothing that draws: a cover is left alone, like the film beside a sound track.
+DECODERS = (
+    *("mp3float", "mp3", "mp2float", "mp2", "mp1float", "mp1", "aac", "flac", "alac"),
+    *("vorbis", "opus", "libopus"),
+    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le"),
+    *("pcm_s32be", "pcm_s64le", "pcm_s64be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
+    *("pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav"),
+)
+MOST_STREAMS = 32  # sound, covers, chapters, a film's tracks
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 MOST_CHANNELS = 8  # 7.1
 # More unreadable packets than one in this many, and what is left is no longer the song.
@@ -45,7 +56,7 @@ class Source:
 
     def frames(self) -> Iterator[av.AudioFrame]:
         """Decoded frames in order. A damaged packet is skipped; too many are a Fault."""
-        rate = None
+        rate = self.stream.codec_context.sample_rate
         for packet in self.container.demux(self.stream):
             try:
                 frames = packet.decode()
@@ -56,9 +67,12 @@ class Source:
             for frame in frames:
                 if not isinstance(frame, av.AudioFrame) or frame.samples == 0:
                     continue
-                rate = rate or frame.sample_rate
+                # Also where the container's word differs from the first frame's: lengths and
+                # limits are reckoned with that.
                 if frame.sample_rate != rate:
                     raise Fault("rate_changes")
+                if frame.layout.nb_channels > MOST_CHANNELS:
+                    raise _too_many_channels(frame.layout.nb_channels)
                 yield frame
         if self.bad >= self.good:
             raise Fault("not_audio")
@@ -67,35 +81,52 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[Source]:
-    """Open `path` and find its first audio stream.
+def open_source(file: int) -> Iterator[Source]:
+    """Find the first audio stream of the open file with the descriptor `file`, read from its start.
 
     Raises:
         Fault: empty, not_audio, no_audio, absurd_rate or too_many_channels.
     """
-    if path.stat().st_size == 0:
+    if os.fstat(file).st_size == 0:
         raise Fault("empty")
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+    os.lseek(file, 0, os.SEEK_SET)
+    options = {
+        "fd": str(file),
+        "protocol_whitelist": "fd",
+        "format_whitelist": ",".join(DEMUXERS),
+        "codec_whitelist": ",".join(DECODERS),
+        "max_streams": str(MOST_STREAMS),
+        # Of the mov demuxer: no sound track that lies in another file.
+        "enable_drefs": "0",
+        "use_absolute_path": "0",
+    }
     try:
         with av.logging.Capture() as log:
-            container = av.open(str(path), options=options, metadata_errors="replace")
+            container = av.open("fd:", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise Fault("not_audio") from error
     try:
         if not container.streams.audio:
             raise Fault("no_audio")
         stream = container.streams.audio[0]
+        if stream.codec_context.name not in DECODERS:
+            raise Fault("not_audio")
+        stream.codec_context.thread_count = 1  # the sandbox has no threads
         rate, channels = stream.rate or 0, stream.channels or 0
         if rate == 0 or channels == 0:
             raise Fault("not_audio")
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise Fault("absurd_rate", rate=rate, lowest=LOWEST_RATE, highest=HIGHEST_RATE)
         if channels > MOST_CHANNELS:
-            raise Fault("too_many_channels", channels=channels, most=MOST_CHANNELS)
+            raise _too_many_channels(channels)
         guessed = any("Estimating duration" in message for _level, _name, message in log)
         yield Source(container, stream, length_is_stated=not guessed)
     finally:
         container.close()
+
+
+def _too_many_channels(channels: int) -> Fault:
+    return Fault("too_many_channels", channels=channels, most=MOST_CHANNELS)
 
 
 def samples_of(frame: av.AudioFrame) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ started it may do so at any moment, and when that one dies the closed pipe ends 
 import contextlib
 import errno
 import logging
+import math
 import os
 import queue
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from loky import cpu_count
 
 from separations.audio.decode import decode
+from separations.audio.info import SAMPLE_RATE
 from separations.audio.stems import StemWriter
 from separations.engine import memory, messages, separator
 from separations.engine.bank import Bank
@@ -82,7 +84,10 @@ class Engine:
             send(Progress("decode", DECODE_SHARE * share, None))
 
         mixture = staging / "mixture.f32"
-        song = write_song(decode(Path(request.source)), mixture, decoded)
+        # Closed, so that a decoder does not outlive a song that cannot be written.
+        seconds = request.frames / SAMPLE_RATE if request.frames else math.inf
+        with contextlib.closing(decode(Path(request.source), seconds)) as blocks:
+            song = write_song(blocks, mixture, decoded)
         try:
             written = _separate(info, bank, song, options, staging, send)
         except RuntimeError:

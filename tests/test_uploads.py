@@ -1,0 +1,110 @@
+"""What of an upload reaches the disk, and what of it stays."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from pytest_django import Settings
+
+from separations import upload_limit, uploads
+from separations.models import Upload
+from tests import sounds
+
+pytestmark = pytest.mark.usefixtures("no_queue")
+CHOICE = {"model": "tiny", "stems": "all"}
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The temporary files that are made."""
+    made: list[str] = []
+    make = tempfile.NamedTemporaryFile
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        file = make(*args, **kwargs)
+        made.append(file.name)
+        return file
+
+    monkeypatch.setattr("django.core.files.uploadedfile.tempfile.NamedTemporaryFile", note)
+    return made
+
+
+def files(*names: str, content: bytes = b"words") -> list[SimpleUploadedFile]:
+    return [SimpleUploadedFile(name, content) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.exe", "a.wav.exe", "noextension", ".mp3", "a.mp3.", "a.\u202emp3x"]
+)
+def test_other_kinds_of_files_never_see_the_disk(
+    visitor: Client, written: list[str], name: str
+) -> None:
+    answer = visitor.post("/", {"file": files(name), **CHOICE})
+    assert answer.status_code == 415
+    assert "Files of this kind are not taken" in answer.content.decode()
+    assert written == []
+
+
+def test_other_fields_never_see_the_disk(visitor: Client, written: list[str]) -> None:
+    answer = visitor.post("/", {"other": files("a.wav"), **CHOICE})
+    assert answer.status_code == 400
+    assert "Choose an audio file first" in answer.content.decode()
+    assert written == []
+
+
+def test_only_so_many_files_are_taken_at_once(
+    visitor: Client, written: list[str], kept_files: Callable[[], list[Path]]
+) -> None:
+    many = files(*(f"{number}.wav" for number in range(upload_limit.MOST_FILES + 5)), content=b"x")
+    answer = visitor.post("/", {"file": many, **CHOICE})
+    assert answer.status_code == 413
+    assert answer.content.decode().count("At most 20 songs are taken at once") == 1
+    assert len(written) == upload_limit.MOST_FILES
+    assert kept_files() == []
+
+
+def test_a_body_that_no_form_can_have_is_not_read(
+    visitor: Client, site_settings: Settings, written: list[str]
+) -> None:
+    site_settings.MAX_UPLOAD_MB = 1
+    sent = files("a.wav", content=bytes(30_000_000))
+    answer = visitor.post("/", {"file": [*sent, *files("b.wav")], **CHOICE})
+    assert answer.status_code == 413
+    assert "b.wav" not in answer.content.decode(), "it was not looked at"
+    assert written == []
+
+
+def test_the_hash_is_taken_as_the_file_comes(
+    visitor: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_digest_of", lambda _path: pytest.fail("read once more"))
+    song = sounds.wav(tmp_path / "a.wav", sounds.music(9.0)).read_bytes()  # in several chunks
+    assert visitor.post("/", {"file": files("a.wav", content=song), **CHOICE}).status_code == 302
+    assert Upload.objects.get().file_sha256 == hashlib.sha256(song).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("../../etc/passwd.wav", "passwd.wav"),
+        ("C:\\songs\\a.wav", "a.wav"),
+        ("a\0b.wav", "ab.wav"),
+        ("\u202evaw.3pm.wav", "vaw.3pm.wav"),
+        ("x" * 5000 + ".wav", "x" * 251 + ".wav"),
+        ("<b>.wav", "<b>.wav"),
+        ("-rf.wav", "-rf.wav"),
+    ],
+)
+def test_a_name_is_shown_and_is_no_path(
+    visitor: Client, site_settings: Settings, tmp_path: Path, name: str, kept: str
+) -> None:
+    song = sounds.wav(tmp_path / "a.wav", sounds.music(0.3)).read_bytes()
+    assert visitor.post("/", {"file": files(name, content=song), **CHOICE}).status_code == 302
+    upload = Upload.objects.get()
+    assert upload.file_name == kept
+    assert [path.name for path in site_settings.UPLOAD_DIR.iterdir()] == [upload.pk.hex]
