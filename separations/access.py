@@ -36,7 +36,7 @@ def introduce(request: HttpRequest, response: HttpResponse) -> None:
     """
     if not request.session.get(VISITOR) and not _introduced(request):
         response.set_signed_cookie(
-            VISITOR,
+            settings.VISITOR_COOKIE_NAME,
             uuid.uuid4().hex,
             max_age=settings.SESSION_COOKIE_AGE,
             secure=settings.SESSION_COOKIE_SECURE,
@@ -48,7 +48,7 @@ def introduce(request: HttpRequest, response: HttpResponse) -> None:
 def _introduced(request: HttpRequest) -> str:
     """Who the visitor's browser was told to be, if it was."""
     age = settings.SESSION_COOKIE_AGE
-    return request.get_signed_cookie(VISITOR, default="", max_age=age) or ""
+    return request.get_signed_cookie(settings.VISITOR_COOKIE_NAME, default="", max_age=age) or ""
 
 
 def visible_jobs(request: HttpRequest) -> "JobQuerySet":
