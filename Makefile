@@ -13,5 +13,5 @@ lock: setup
 	.venv/lock/bin/python -m pip install --quiet 'pip-tools>=7.6,<8'
 	.venv/lock/bin/pip-compile $(LOCK) --upgrade -o requirements.lock pyproject.toml
 	.venv/lock/bin/pip-compile $(LOCK) --upgrade --extra dev -o requirements-dev.lock pyproject.toml
-LOCK = --quiet --strip-extras --unsafe-package torch --no-emit-index-url --no-emit-find-links \
+LOCK = --quiet --strip-extras --unsafe-package torch --unsafe-package pip --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --no-header --no-annotate --generate-hashes

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-dev.lock")
+from stemsite.bootstrap import DEV_LOCK, ROOT, RUN_LOCK, TORCH
+
+LOCKS = (RUN_LOCK, DEV_LOCK)
 SBOM = ROOT / "test-output" / "sbom.json"
 PINNED = re.compile(r"^([\w.-]+)==([^\s;\\]+)", re.MULTILINE)
 TIME_LIMIT = 600
@@ -34,7 +35,7 @@ def without_hash(lock: Path) -> list[str]:
 
 def strays(lock: Path) -> Iterator[str]:
     """Where the environment differs from a lock file."""
-    for name, version in locked(lock).items():
+    for name, version in {**locked(lock), "torch": TORCH}.items():
         try:
             there = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
