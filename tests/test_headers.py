@@ -31,6 +31,7 @@ def protected(response: Any, policy: str) -> None:
 def test_the_policies_allow_neither_inline_nor_eval() -> None:
     assert "'unsafe-inline'" not in PAGE + NO_PAGE
     assert "'unsafe-eval'" not in PAGE + NO_PAGE
+    assert NO_PAGE.endswith("; sandbox")
     for policy in (PAGE, NO_PAGE):
         assert policy.startswith("default-src 'none'; ")
         assert "frame-ancestors 'none'" in policy

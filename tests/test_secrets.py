@@ -15,7 +15,7 @@ from stemsite.settings import envsecret, strong
 from tests.sounds import ROOT
 
 KEY = secrets.token_urlsafe(64)
-# The settings of README, "On a public address".
+# As README says it, "On a public address".
 PUBLIC = {"HTTPS": "yes", "TRUSTED_PROXIES": "1", "ALLOWED_HOSTS": "stems.example.org"}
 
 
@@ -120,6 +120,8 @@ def test_what_does_not_fit_is_warned_of(settings: Settings) -> None:
 
 
 def test_the_public_settings_pass_every_check(small_store: Path, tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().split("## On a public address")[1].split("\n## ")[0]
+    assert " ".join(f"{name}={value}" for name, value in PUBLIC.items()) in section
     models = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny", "DATA_DIR": str(tmp_path)}
     check = ("manage.py", "check", "--deploy", "--fail-level", "WARNING", "--tag", "security")
     answer = python(*check, **models, **PUBLIC)
