@@ -73,7 +73,7 @@ def introduce(request: HttpRequest, response: HttpResponse) -> None:
     """
     if not request.session.get(VISITOR) and not _introduced(request):
         response.set_signed_cookie(
-            VISITOR,
+            settings.VISITOR_COOKIE_NAME,
             uuid.uuid4().hex,
             max_age=settings.SESSION_COOKIE_AGE,
             secure=settings.SESSION_COOKIE_SECURE,
@@ -85,13 +85,13 @@ def introduce(request: HttpRequest, response: HttpResponse) -> None:
 def forget(request: HttpRequest, response: HttpResponseBase) -> None:
     """Let the next who uses this browser be somebody else."""
     request.session.flush()
-    response.delete_cookie(VISITOR, samesite="Lax")
+    response.delete_cookie(settings.VISITOR_COOKIE_NAME, samesite="Lax")
 
 
 def _introduced(request: HttpRequest) -> str:
     """Who the visitor's browser was told to be, if it was."""
     age = settings.SESSION_COOKIE_AGE
-    return request.get_signed_cookie(VISITOR, default="", max_age=age) or ""
+    return request.get_signed_cookie(settings.VISITOR_COOKIE_NAME, default="", max_age=age) or ""
 
 
 def claim_songs(request: HttpRequest, user: Any, **_signal: object) -> None:

@@ -1,6 +1,7 @@
 """System checks: what an operator should hear before a visitor does."""
 
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -127,5 +128,63 @@ def songs_are_read_in_a_sandbox(
             hint="On a public address, run the site on Linux 6.12 or newer, on x86-64 or ARM64, in "
             "a container that allows the system calls of both.",
             id="stemsite.W003",
+        )
+    ]
+
+
+@register(Tags.security)
+def secrets_are_kept(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Whoever can read the key can sign in as anybody."""
+    return [
+        Warning(
+            f"Everybody on this machine can read {path}.",
+            hint=f"Give it to the site's user alone: chmod 600 {path}",
+            id="stemsite.W020",
+        )
+        for path in settings.SECRET_FILES
+        if path.exists() and path.stat().st_mode & stat.S_IROTH
+    ]
+
+
+@register(Tags.security)
+def https_can_be_seen(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The site itself speaks http alone; that a visitor came by https, only a proxy can tell."""
+    if not settings.HTTPS or settings.TRUSTED_PROXIES:
+        return []
+    return [
+        Warning(
+            "HTTPS is yes, but no proxy is trusted to say who came by https: visitors may be sent "
+            "to https for ever.",
+            hint="Set TRUSTED_PROXIES to the number of proxies before the site, mostly 1.",
+            id="stemsite.W021",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def https_is_on(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Django names its own settings; these are the ones of this site that stand for them."""
+    if settings.HTTPS:
+        return []
+    return [
+        Warning(
+            "Songs, passwords and sessions cross the network in the clear.",
+            hint="On a public address put a proxy with a certificate before the site and set "
+            "HTTPS=yes and TRUSTED_PROXIES=1; see README, “On a public address”.",
+            id="stemsite.W022",
+        )
+    ]
+
+
+@register(Tags.security)
+def debug_is_private(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Django's debug pages show settings, paths and what others sent."""
+    if not settings.DEBUG or settings.HOST in ("127.0.0.1", "localhost", "::1", "[::1]"):
+        return []
+    return [
+        Warning(
+            f"DEBUG is yes on {settings.HOST}: strangers see how the site works inside.",
+            hint="Unset DEBUG, or HOST.",
+            id="stemsite.W023",
         )
     ]

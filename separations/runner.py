@@ -71,7 +71,8 @@ class Slot:
             leases.hand_back(job, counts=False)
             logger.info("Job %s: handed back", job.pk)
         except Fault as fault:
-            logger.error("Job %s: %s\n%s", job.pk, fault, fault.trace, exc_info=not fault.trace)
+            trace = {"trace": fault.trace}
+            logger.error("Job %s: %s", job.pk, fault, extra=trace, exc_info=not fault.trace)
             # Whoever ends this process may have ended the engine first.
             if fault.code == "engine_died" and self._stopping.wait(STOP_IS_HEARD_SECONDS):
                 leases.hand_back(job, counts=False)

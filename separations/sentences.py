@@ -155,6 +155,26 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         _("This part of the song is not separated yet. Try again in a moment."),
     ),
     "result_gone": (410, _("The stems are no longer kept here. Upload the song again.")),
+    # The request
+    "stale_form": (
+        403,
+        _(
+            "This page was open for too long, or your browser keeps no cookies. Load it again and "
+            "repeat what you did."
+        ),
+    ),
+    "bad_request": (
+        400,
+        _("Your browser sent something this site cannot read. Load the page again and try again."),
+    ),
+    "wrong_host": (
+        400,
+        _(
+            "This site does not answer to the name in your address bar. Whoever runs it can add "
+            "the name to ALLOWED_HOSTS."
+        ),
+    ),
+    "form_too_large": (413, _("More text was sent than any form here holds. Send less.")),
 }
 
 NOTES: dict[str, Promise] = {

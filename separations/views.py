@@ -1,5 +1,6 @@
 """Pages and partials: read the request, call a service, render."""
 
+import logging
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +8,12 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.exceptions import (
+    DisallowedHost,
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -49,8 +56,10 @@ from separations.pages import (
     sharing_view,
 )
 from separations.share_tokens import ShareToken
-from separations.upload_limit import refused, too_large
+from separations.upload_limit import MOST_FILES, refused, too_large
+from stemsite.logs import Personal
 
+logger = logging.getLogger(__name__)
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
 SONGS_ON_HOME = 50
 STOP_POLLING = 286  # htmx's own status: swap this in and poll no more
@@ -129,6 +138,7 @@ def _queue(request: HttpRequest, form: SeparationForm, accept: Callable[[], Uplo
     except BaseException:
         uploads.drop(upload)
         raise
+    logger.info("Job %s: asked for, of %s", job.pk, Personal(upload.file_name))
     tasks.wake()
     return job
 
@@ -434,6 +444,33 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     next_page = request.path if isinstance(song, uuid.UUID) else ""
     context = {"next": next_page, "shared": isinstance(song, ShareToken)}
     return render(request, "separations/not_found.html", context, status=404)
+
+
+def stale_form(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form without its token: left open for days, without cookies, or sent by another site."""
+    return _turned_away(request, Fault("stale_form"))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """What Django itself does not take."""
+    faults = {
+        DisallowedHost: Fault("wrong_host"),
+        RequestDataTooBig: Fault("form_too_large"),
+        TooManyFieldsSent: Fault("form_too_large"),
+        TooManyFilesSent: Fault("too_many_files", most=MOST_FILES),
+    }
+    return _turned_away(request, faults.get(type(exception), Fault("bad_request")))
+
+
+def _turned_away(request: HttpRequest, fault: Fault) -> HttpResponse:
+    if not hasattr(request, "htmx"):  # it did not get past the first middlewares
+        return _plain(fault)
+    sentence, status = sentences.sentence(fault), sentences.status(fault)
+    if cast(SiteRequest, request).htmx:
+        context = {"errors": [("", sentence)]}
+        return render(request, "separations/_errors.html", context, status=status)
+    page = {"sentence": sentence}
+    return render(request, "separations/turned_away.html", page, status=status)
 
 
 def broken(request: HttpRequest) -> HttpResponse:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Callable
@@ -91,19 +93,34 @@ def make_environment() -> None:
 
 
 def install_packages(*, dev: bool) -> None:
-    """Install the locked packages, once for each state of the lock file."""
+    """Install the locked packages, once for each state of the lock file.
+
+    First all that is locked, each file by its hash, without asking what else a package wants; then
+    torch, whose build depends on the machine and which finds what it needs already there.
+    """
     lock = DEV_LOCK if dev else RUN_LOCK
     stamp = VENV / f"installed-{lock.stem}"
     wanted = hashlib.sha256(lock.read_bytes() + TORCH.encode() + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    install_torch()
     say(f"Installing the packages of {lock.name} (a few minutes the first time)")
-    if pip_install("-r", str(lock), total=len(lock.read_text().split())) != 0:
-        raise StepFailed(
-            "A package could not be installed; see above. Check the network (behind a mirror, set "
-            "PIP_INDEX_URL) and the free disk space, then run the same command again."
-        )
+    advice = (
+        "A package could not be installed; see above. Check the network (behind a mirror, set "
+        "PIP_INDEX_URL) and the free disk space, then run the same command again. Where it says "
+        "that hashes do not match, somebody changed a file of a version that is out: do not go on."
+    )
+    pinned = re.findall(r"^[\w.-]+==[^\s;\\]+", lock.read_text(), re.MULTILINE)
+    if pip_install("--no-deps", "--require-hashes", "-r", str(lock), total=len(pinned)) != 0:
+        raise StepFailed(advice)
+    install_torch()
+    complete = subprocess.run([PYTHON, "-m", "pip", "check"], check=False, capture_output=True)
+    if complete.returncode != 0:
+        say("This platform needs more than the lock file holds: installing the rest by version")
+        with tempfile.TemporaryDirectory() as folder:
+            names = Path(folder) / "names.txt"
+            names.write_text("\n".join(pinned))
+            if pip_install("-r", str(names), total=len(pinned)) != 0:
+                raise StepFailed(advice)
     mend_torchaudio()
     stamp.write_text(wanted)
 
@@ -360,6 +377,20 @@ def bench(*arguments: str) -> None:
     call(PYTHON, "-m", "tests.bench", *models, *arguments, advice=advice)
 
 
+def audit() -> None:
+    """Known vulnerabilities, hashes, licences and what differs from the lock file."""
+    setup(dev=True)
+    say("Auditing the packages")
+    call(PYTHON, "-m", "stemsite.dependencies", "audit", advice="See each PROBLEM above.")
+
+
+def sbom() -> None:
+    """What the site is built from, as test-output/sbom.json (CycloneDX), without test tools."""
+    setup(dev=True)
+    say("Listing the packages")
+    call(PYTHON, "-m", "stemsite.dependencies", "sbom", advice="No list could be made; see above.")
+
+
 def lint() -> None:
     setup(dev=True)
     say("Checking style, types, migrations and translations")
@@ -380,6 +411,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fuzz": fuzz,
     "bench": bench,
     "lint": lint,
+    "audit": audit,
+    "sbom": sbom,
 }
 
 

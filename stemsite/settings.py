@@ -1,6 +1,7 @@
 """Every setting comes from the environment and has a working default. README.md lists them all."""
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,47 @@ def envlist(name: str, default: str) -> list[str]:
     return [item.strip() for item in envstr(name, default).split(",") if item.strip()]
 
 
+SECRET_FILES: list[Path] = []  # what was read; `manage.py check` looks at who else may read them
+
+
+def envsecret(name: str, default: str) -> str:
+    """A setting that is a secret or holds one: from NAME, or from the file that NAME_FILE names.
+
+    A file, because the environment of a process is inherited by its children, printed by debuggers
+    and shown by container tools.
+    """
+    path = envstr(f"{name}_FILE", "")
+    if not path:
+        return envstr(name, default)
+    if envstr(name, ""):
+        raise ImproperlyConfigured(f"Set {name} or {name}_FILE, not both.")
+    try:
+        value = Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ImproperlyConfigured(f"{name}_FILE: {path} could not be read: {reason}.") from None
+    if not value:
+        raise ImproperlyConfigured(f"{name}_FILE: {path} is empty.")
+    SECRET_FILES.append(Path(path).expanduser())
+    return value
+
+
+# What stands in examples and is copied from them.
+EXAMPLE_KEYS = re.compile("change.?(me|this|it)|secret|insecure|example|password|placeholder", re.I)
+
+
+def strong(key: str, name: str) -> str:
+    """`key`, refused when somebody could guess it: who knows it signs in as anybody."""
+    repeated = key in (key + key)[1:-1]
+    if len(key) < 50 or len(set(key)) < 10 or repeated or EXAMPLE_KEYS.search(key):
+        raise ImproperlyConfigured(
+            f"{name} is weak: it must be at least 50 random characters. Leave it empty and one is "
+            "made and kept in DATA_DIR, or make one: "
+            'python3 -c "import secrets; print(secrets.token_urlsafe(64))"'
+        )
+    return key
+
+
 def kept_secret(path: Path) -> str:
     """The key in the file at `path`, made at the first start and readable by its owner alone."""
     try:
@@ -64,6 +106,7 @@ def kept_secret(path: Path) -> str:
             file.write(secrets.token_urlsafe(64))
     except FileExistsError:
         pass
+    SECRET_FILES.append(path)
     key = path.read_text().strip()
     if len(key) < 50:
         raise ImproperlyConfigured(f"{path} holds no usable key. Delete it; a new one is made.")
@@ -117,7 +160,15 @@ for folder in (UPLOAD_DIR, RESULT_DIR, STAGING_DIR, RENDITION_DIR, FILE_UPLOAD_T
 # The site
 
 DEBUG = envbool("DEBUG", False)
-SECRET_KEY = envstr("SECRET_KEY", "") or kept_secret(DATA_DIR / "secret_key")
+SECRET_KEY = envsecret("SECRET_KEY", "")
+SECRET_KEY = (
+    strong(SECRET_KEY, "SECRET_KEY") if SECRET_KEY else kept_secret(DATA_DIR / "secret_key")
+)
+SECRET_KEY_FALLBACKS = [
+    strong(key, "SECRET_KEY_FALLBACKS")
+    for key in re.split(r"[\s,]+", envsecret("SECRET_KEY_FALLBACKS", ""))
+    if key
+]
 HOST = envstr("HOST", "127.0.0.1")
 ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{HOST}")
 CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS", "")
@@ -135,9 +186,9 @@ INSTALLED_APPS = [
     "separations",
 ]
 MIDDLEWARE = [
+    "stemsite.middleware.protective_headers",  # first, so that no answer goes out without them
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "stemsite.middleware.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -168,6 +219,9 @@ TEMPLATES = [
 ]
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+CSRF_FAILURE_VIEW = "separations.views.stale_form"
+CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True  # no script of ours reads them
+CSRF_COOKIE_SAMESITE = SESSION_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 365 * 24 * 3600  # an anonymous visitor's songs hang on it
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -185,13 +239,36 @@ ACCOUNTS = envchoice("ACCOUNTS", "optional", "off", "required")
 LOGIN_URL = "accounts:login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "separations:home"
 PASSWORD_RESET_TIMEOUT = 3600
-EMAIL_URL = envstr("EMAIL_URL", "")
+EMAIL_URL = envsecret("EMAIL_URL", "")
 globals().update(mail_server(EMAIL_URL))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = envstr("EMAIL_FROM", f"stemsite@{HOST}")
 
+# Behind a proxy
+
+TRUSTED_PROXIES = envint("TRUSTED_PROXIES", 0)
+
+# HTTPS
+
+HTTPS = envbool("HTTPS", False)
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = envbool("HSTS_SUBDOMAINS", False)
+CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS
+if TRUSTED_PROXIES > 0:  # else the header is the visitor's own word
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Browsers take a cookie of this prefix from this host by https alone: no neighbour on another
+# sub-domain can plant one, and so have visitors work in a session that it knows.
+_PREFIX = "__Host-" if HTTPS else ""
+SESSION_COOKIE_NAME = f"{_PREFIX}sessionid"
+CSRF_COOKIE_NAME = f"{_PREFIX}csrftoken"
+VISITOR_COOKIE_NAME = f"{_PREFIX}visitor"
+# Whether sub-domains and browsers' built-in lists are to insist on https is decided for the whole
+# domain, of which this site may be a small part: HSTS_SUBDOMAINS, and a proxy's header.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
 # Records and queue
 
-DATABASE_URL = envstr("DATABASE_URL", "")
+DATABASE_URL = envsecret("DATABASE_URL", "")
 DATABASES: dict[str, Any] = {
     "default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)
     if DATABASE_URL
@@ -204,7 +281,7 @@ if "sqlite3" in DATABASES["default"]["ENGINE"]:
         "init_command": "PRAGMA journal_mode=WAL",
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-HUEY = queue(envstr("HUEY_URL", ""), DATA_DIR / "queue.sqlite3")
+HUEY = queue(envsecret("HUEY_URL", ""), DATA_DIR / "queue.sqlite3")
 
 # Language and time
 
@@ -265,10 +342,11 @@ MAX_STORAGE_GB = envint("MAX_STORAGE_GB", 0)  # 0: no limit
 
 # Logs
 
+LOG_PERSONAL = envbool("LOG_PERSONAL", False)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{levelname} {name} {message}", "style": "{"}},
+    "formatters": {"line": {"()": "stemsite.logs.Lines", "personal": LOG_PERSONAL}},
     "filters": {"no_tokens": {"()": "separations.share_tokens.NoTokens"}},
     "handlers": {
         "console": {
@@ -281,6 +359,14 @@ LOGGING = {
     "loggers": {
         # A visitor's mistake is no error of the site.
         "django.request": {"level": "ERROR"},
+        # The development server's, a line for each request, with its address.
+        "django.server": {
+            "handlers": ["console"],
+            "level": "INFO" if DEBUG or LOG_PERSONAL else "ERROR",
+            "propagate": False,
+        },
+        # The web server's, which names who sent what it cannot read. (It keeps no access log.)
+        "gunicorn.error": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "huey": {"handlers": ["console"], "level": "WARNING", "propagate": False},
     },
 }

@@ -9,5 +9,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
 ]
+handler400 = "separations.views.bad_request"
 handler404 = "separations.views.not_found"
 handler500 = "separations.views.broken"

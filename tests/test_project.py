@@ -85,7 +85,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_every_setting_is_in_the_readme() -> None:
     table = set(re.findall(r"^\| `(\w+)` ", (ROOT / "README.md").read_text(), re.MULTILINE))
     text = (ROOT / "stemsite" / "settings.py").read_text()
-    settings = set(re.findall(r'env(?:str|int|bool|list|choice)\(\s*"(\w+)"', text))
+    settings = set(re.findall(r'env(?:str|int|bool|list|choice|secret)\(\s*"(\w+)"', text))
     settings |= set(re.findall(r"\$\{?(\w+)", (ROOT / "Procfile").read_text()))
     bootstrap = (ROOT / "stemsite" / "bootstrap.py").read_text()
     settings |= set(re.findall(r'environ\.get\(\s*"(\w+)"', bootstrap))
@@ -154,7 +154,7 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
         check=False,
     )
     assert answer.returncode == 2
-    assert "setup, run, dev, test, faults, bench, lint" in answer.stdout
+    assert "setup, run, dev, test, faults, bench, lint, audit, sbom" in answer.stdout
 
 
 def test_a_bad_setting_is_named() -> None:

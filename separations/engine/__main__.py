@@ -11,8 +11,10 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 def main() -> None:
     from separations.engine.process import serve
+    from stemsite.logs import Lines
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    logging.root.handlers[0].setFormatter(Lines())
     serve()
 
 

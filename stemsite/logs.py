@@ -1,0 +1,113 @@
+"""What a line of the log may hold: nothing that forges another one, and nobody's personal data.
+
+Logs are copied, mailed and kept by people whom no visitor of the site ever heard of, and what
+visitors send ends up in them: names of files, addresses, the texts of exceptions. So every line
+goes through the one formatter below. No Django here: the engine process logs with it too.
+"""
+
+import ipaddress
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any
+
+HIDDEN = "[hidden]"
+# Before the lines that continue a record (a traceback's), so that none can pose as a record.
+CONTINUED = "    | "
+# Each looks at a run of characters once, however long somebody made it.
+NAME = r"[^\s@<>\"'=(,;:\\/]"
+MAIL = re.compile(rf"(?<!{NAME}){NAME}++@[\w-]+(?:\.[\w-]+)+")
+ADDRESS = re.compile(r"(?<![\w.:])[0-9A-Fa-f:.]{2,}+(?!\w)")
+# PostgreSQL repeats the row's values there: "Key (email)=(…) already exists."
+DETAIL = re.compile(r"DETAIL:.*")
+
+
+@dataclass(frozen=True)
+class Personal:
+    """A value to log that belongs to somebody: shown only where LOG_PERSONAL is yes."""
+
+    value: object
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+
+class Lines(logging.Formatter):
+    """One line a record, with control characters escaped and, unless `personal`, people left out.
+
+    personal: whether names of files and people, e-mail and network addresses may be shown.
+    """
+
+    def __init__(self, *, personal: bool = False) -> None:
+        super().__init__()
+        self._personal = personal
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"{record.levelname} {record.name} {printable(self._message(record))}"
+        return self._clean("\n".join([head, *self._more(record)]))
+
+    def _message(self, record: logging.LogRecord) -> str:
+        if self._personal:
+            return _with(record, lambda arg: arg.value if isinstance(arg, Personal) else arg)
+        if record.name.startswith("django.security"):
+            # Its messages quote what was sent: host names, names of files, paths.
+            return f"A request was refused: {record.name.rpartition('.')[2]}"
+        if record.name == "gunicorn.error" and record.getMessage().startswith("Invalid request"):
+            return "A request was refused: it is no HTTP"
+        if record.name in ("django.request", "gunicorn.error"):
+            # Paths hold ids of songs and the secrets of shared links; the pattern tells enough.
+            return _with(record, lambda arg: _route(record) if str(arg).startswith("/") else arg)
+        return record.getMessage()
+
+    def _more(self, record: logging.LogRecord) -> list[str]:
+        """The lines of the traceback, and of one that came from another process (`trace`)."""
+        texts = [getattr(record, "trace", "")]
+        if record.exc_info and (self._personal or not record.name.startswith("django.security")):
+            texts.append(self.formatException(record.exc_info))
+        if record.stack_info:
+            texts.append(self.formatStack(record.stack_info))
+        # Only "\n" is a line's end: splitlines knows many more, which are for `printable`.
+        lines = (line for text in texts if text for line in str(text).strip("\n").split("\n"))
+        return [CONTINUED + printable(line) for line in lines]
+
+    def _clean(self, text: str) -> str:
+        if self._personal:
+            return text
+        text = DETAIL.sub(f"DETAIL: {HIDDEN}", text)
+        text = MAIL.sub(HIDDEN, text)
+        return ADDRESS.sub(lambda found: _without_address(found[0]), text)
+
+
+def printable(text: str) -> str:
+    """`text` without characters that end a line, move the cursor or turn the direction of text."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _with(record: logging.LogRecord, change: Any) -> str:
+    """The record's message with each of its arguments changed."""
+    args = record.args
+    if isinstance(args, tuple):
+        return str(record.msg) % tuple(change(arg) for arg in args) if args else str(record.msg)
+    if args:
+        return str(record.msg) % {name: change(arg) for name, arg in args.items()}
+    return str(record.msg)
+
+
+def _route(record: logging.LogRecord) -> str:
+    match = getattr(getattr(record, "request", None), "resolver_match", None)
+    return f"/{match.route}" if match is not None else HIDDEN
+
+
+def _without_address(text: str) -> str:
+    """`text`, an address perhaps with a port, with the address hidden; loopback is nobody's."""
+    for address in (text, text.rstrip(".:"), text.rpartition(":")[0]):
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            continue
+        if found.is_loopback or found.is_unspecified:
+            return text
+        return HIDDEN + text[len(address) :]
+    return text
