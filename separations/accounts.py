@@ -15,10 +15,9 @@ TRIES = 5
 def claim(visitor: str, user_id: int) -> int:
     """Make the songs of a session those of an account; returns how many.
 
-    One UPDATE of what is nobody's account's yet: of two log-ins at once each song goes to one.
+    One UPDATE of what is no account's yet: of two log-ins at once each song goes to one. (A job
+    without an account has a visitor; none is found for a session that has sent nothing.)
     """
-    if not visitor:
-        return 0
     return Job.objects.filter(user=None, visitor=visitor).update(user_id=user_id)
 
 

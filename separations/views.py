@@ -453,7 +453,7 @@ def stale_form(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """What Django itself does not take."""
-    faults = {
+    faults: dict[type[Exception], Fault] = {
         DisallowedHost: Fault("wrong_host"),
         RequestDataTooBig: Fault("form_too_large"),
         TooManyFieldsSent: Fault("form_too_large"),

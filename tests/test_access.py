@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import transaction
-from django.http import HttpResponse
-from django.test import Client
+from django.http import Http404, HttpResponse
+from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import jobs, leases, sharing
+from separations import access, jobs, leases, sharing
 from separations.engine.options import Options
 from separations.models import Job, Owner, ShareLink, Upload
 from separations.share_tokens import ShareToken
@@ -221,6 +221,9 @@ def test_a_link_changes_nothing(world: World) -> None:
     token = world.key(HOLDER)
     for word in ("cancel", "retry", "again", "delete", "links", "card"):
         assert world.clients[HOLDER].post(f"/s/{token}/{word}").status_code == 404, word
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):  # not by a view that is forgotten either
+        with pytest.raises(Http404):
+            access.song_or_404(RequestFactory().generic(method, f"/s/{token}"), token)
     for (name, method), row in TABLE.items():
         if HOLDER in row:
             assert method == "GET"

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -233,7 +234,7 @@ def test_a_forgotten_password_is_set_by_a_link(
     (sent,) = mail.outbox
     assert sent.to == ["anna@example.org"]
     assert "\n" not in sent.subject
-    found = re.search(r"http://testserver(/account/reset/\S+)", sent.body)
+    found = re.search(r"http://testserver(/account/reset/\S+)", str(sent.body))
     assert found is not None
     page = visitor.get(found[1], follow=True)
     place = page.redirect_chain[-1][0]
@@ -373,11 +374,12 @@ def test_the_operator_deletes_an_account_with_its_songs(
 
 
 def test_logs_hold_no_tokens(caplog: pytest.LogCaptureFixture) -> None:
-    from django.conf import settings as configured
+    from django.conf import settings
     from django.utils.module_loading import import_string
 
-    filters = configured.LOGGING["filters"]["no_tokens"]["()"]
-    assert configured.LOGGING["handlers"]["console"]["filters"] == ["no_tokens"]
+    logging_settings: dict[str, Any] = settings.LOGGING
+    filters = logging_settings["filters"]["no_tokens"]["()"]
+    assert logging_settings["handlers"]["console"]["filters"] == ["no_tokens"]
     token = "A" * 40 + "-_x"
     for path, shown in (
         (f"/s/{token}/stems/bass", "/s/…/stems/bass"),

@@ -108,8 +108,8 @@ def test_a_song_goes_into_an_account_and_out_by_a_link(
     third.goto(link)
     expect(third.get_by_role("heading", level=1)).to_have_text(TITLE)
     third.get_by_role("button", name="Play", exact=True).click()
-    third.wait_for_function("document.getElementById('seek').valueAsNumber > 0.5")
-    third.wait_for_function("document.getElementById('meter-master').level > 0.001")
+    third.wait_for_function("() => document.getElementById('seek').valueAsNumber > 0.5")
+    third.wait_for_function("() => document.getElementById('meter-master').level > 0.001")
     third.get_by_role("button", name="Mute Vocals").click()
     third.get_by_role("button", name="Copy a link to this mix").click()
     third.wait_for_url(re.compile(r"#mix="))
@@ -136,7 +136,7 @@ def test_a_song_sent_after_the_session_ended_leads_to_the_log_in(
     log_in = "/account/login?next=/"
     answer = {"status": 200, "headers": {"HX-Redirect": log_in}}
     # As the site answers where accounts are required; see tests/test_access.py.
-    page.route(small_site.url + "/", lambda route: route.fulfill(**answer))  # type: ignore[arg-type]
+    page.route(small_site.url + "/", lambda route: route.fulfill(**answer))
     song = tmp_path / "a.wav"
     song.write_bytes(b"RIFF")
     page.set_input_files("#file", song)
