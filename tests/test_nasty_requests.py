@@ -22,7 +22,14 @@ from tests.test_jobs import Submit, finished, submit, upload  # noqa: F401 - fix
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
 HTMX = {"HX-Request": "true"}
 SOME_ID = str(uuid.UUID(int=7))
-VALUES = {"uuid": SOME_ID, "slug": "vocals", "int": "0", "str": "1", "path": "1"}
+VALUES = {
+    "song": f"songs/{SOME_ID}",
+    "uuid": SOME_ID,
+    "slug": "vocals",
+    "int": "0",
+    "str": "1",
+    "path": "1",
+}
 
 TEXTS = (
     "\x00",

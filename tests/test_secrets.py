@@ -84,6 +84,7 @@ def test_every_setting_that_holds_a_secret_takes_a_file(tmp_path: Path) -> None:
         "please-change-me-" + KEY,
         "your_SECRET_key_" + KEY,
     ],
+    ids=["short", "two", "again", "django", "placeholder", "named"],
 )
 def test_a_weak_key_is_refused(key: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="SECRET_KEY is weak"):
