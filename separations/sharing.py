@@ -68,6 +68,6 @@ def token_of(link: ShareLink) -> ShareToken | None:
     return None
 
 
-def _token(link: ShareLink, key: str) -> ShareToken:
+def _token(link: ShareLink, key: str | bytes) -> ShareToken:
     mac = salted_hmac("separations.sharing", link.pk.hex, secret=key, algorithm="sha256").digest()
     return ShareToken(base64.urlsafe_b64encode(mac).rstrip(b"=").decode())

@@ -136,7 +136,7 @@ def test_a_song_sent_after_the_session_ended_leads_to_the_log_in(
     log_in = "/account/login?next=/"
     answer = {"status": 200, "headers": {"HX-Redirect": log_in}}
     # As the site answers where accounts are required; see tests/test_access.py.
-    page.route(small_site.url + "/", lambda route: route.fulfill(**answer))  # type: ignore[arg-type]
+    page.route(small_site.url + "/", lambda route: route.fulfill(**answer))
     song = tmp_path / "a.wav"
     song.write_bytes(b"RIFF")
     page.set_input_files("#file", song)
