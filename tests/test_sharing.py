@@ -50,6 +50,8 @@ def test_the_owner_makes_copies_and_ends_links(job: Job) -> None:
     page = guest.get(shared).content.decode()
     assert "Ours" in page
     assert f'data-tracks="{shared}/stems/"' in page
+    kept_as = re.search(r'data-song="(shared-[0-9a-f]{32})"', page)
+    assert kept_as is not None, "the browser that keeps the mix keeps no token with it"
     for name in ("cancel", "delete", "Share this song", "All songs", "Separate again"):
         assert name not in page
     places = set(re.findall(r'(?:src|href|action|hx-get|formaction)="(/s/[^"]+)"', page))
