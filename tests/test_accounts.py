@@ -388,3 +388,8 @@ def test_logs_hold_no_tokens() -> None:
         record = logging.LogRecord("x", logging.ERROR, "", 0, "Error: %s", (path,), None)
         assert console.filter(record)
         assert console.format(record) == f"ERROR x Error: {shown}"
+    for name in ("gunicorn.access", "gunicorn.error"):
+        atoms = {"r": f"GET /s/{token}"}
+        record = logging.LogRecord(name, logging.INFO, "", 0, "%(r)s", (atoms,), None)
+        assert logging.getLogger(name).filter(record)
+        assert record.getMessage() == "GET /s/…"
