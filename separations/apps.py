@@ -1,3 +1,5 @@
+import logging
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -13,6 +15,9 @@ class SeparationsConfig(AppConfig):
             access,
             checks,  # noqa: F401 - registers the system checks
         )
+        from separations.share_tokens import NoTokens
 
+        for name in ("gunicorn.access", "gunicorn.error"):  # which have handlers of their own
+            logging.getLogger(name).addFilter(NoTokens())
         user_logged_in.connect(access.claim_songs)
         user_logged_out.connect(access.claim_songs)
