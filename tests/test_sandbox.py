@@ -18,6 +18,7 @@ from separations.audio.isolated import Child, open_song, probe_isolated
 from separations.audio.wire import HEAD, MOST_SAMPLES, SAMPLES, TEXT
 from separations.faults import Fault
 from tests import sounds
+from tests.liars import Busy
 from tests.running_site import until
 
 linux = pytest.mark.skipif(bool(sandbox.missing()), reason="WITHOUT SANDBOX: this kernel has none")
@@ -134,19 +135,14 @@ def test_a_song_that_is_left_early_leaves_no_process(song: Path) -> None:
     assert not child.is_running()
 
 
-class Busy(Child):
-    module = "tests.liars"
-
-
 def test_the_decoder_dies_with_whoever_started_it(song: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.test_sandbox import Busy\n"
+        "import sys; from pathlib import Path; from tests.liars import Busy\n"
         f"Busy(Path({str(song)!r}), 'busy').__enter__(); print('!', flush=True)\n"
         "sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "stemsite.settings"}
-    parent = psutil.Popen(command, cwd=sounds.ROOT, stdin=-1, stdout=-1, env=environment)
+    parent = psutil.Popen(command, cwd=sounds.ROOT, stdin=-1, stdout=-1)
     assert parent.stdout.readline()
     (child,) = parent.children()
     parent.kill()
@@ -182,6 +178,7 @@ GOOD = {
     "artist": "",
     "samples_sha256": "0" * 64,
 }
+SECOND = HEAD.pack(SAMPLES, 8 * 44_100) + bytes(8 * 44_100)
 LIES = {
     "silence": b"",
     "noise": b"\xff" * 100,

@@ -288,6 +288,7 @@ def _reference(rng: random.Random, songs: dict[str, bytes], bait: Bait) -> tuple
         alias[10 : 10 + 28] = b"\x05drive".ljust(28, b"\0")
         alias[50 : 50 + 64] = bytes([min(63, len(bait.file.name))]) + bait.file.name.encode()[:63]
         path = str(bait.file).encode()
+        path += bytes(len(path) % 2)
         alias += struct.pack(">HH", 2, len(path)) + path + struct.pack(">HH", 0xFFFF, 0)
         content = bytes(4) + alias
     entry = _box(kind, content)
