@@ -286,7 +286,8 @@ def _reference(rng: random.Random, songs: dict[str, bytes], bait: Bait) -> tuple
     if kind == b"alis":  # an alias record: version, its length, names of volume and file
         alias = bytearray(150)
         alias[10 : 10 + 28] = b"\x05drive".ljust(28, b"\0")
-        alias[50 : 50 + 64] = bytes([min(63, len(bait.file.name))]) + bait.file.name.encode()[:63]
+        name = bait.file.name.encode()[:63]
+        alias[50 : 50 + 64] = (bytes([len(name)]) + name).ljust(64, b"\0")
         path = str(bait.file).encode()
         path += bytes(len(path) % 2)
         alias += struct.pack(">HH", 2, len(path)) + path + struct.pack(">HH", 0xFFFF, 0)
