@@ -379,7 +379,8 @@ MADE: dict[str, Callable[[random.Random, dict[str, bytes], Bait], tuple[str, byt
 
 def inputs(seed: int, songs: dict[str, bytes], bait: Bait) -> Iterator[Input]:
     """What was found to do harm once, then without end what the seed says."""
-    kept = (Input("corpus", path.name, path.read_bytes()) for path in sorted(CORPUS.glob("*.*")))
+    files = sorted(path for path in CORPUS.iterdir() if path.suffix in EXTENSIONS)
+    kept = (Input("corpus", path.name, path.read_bytes()) for path in files)
     yield from chain(kept, (_input(seed, number, songs, bait) for number in count()))
 
 
