@@ -4,6 +4,12 @@ import sys
 
 from separations.audio import sandbox
 from separations.audio.child import say
+from separations.audio.isolated import Child
+
+
+class Busy(Child):
+    module = "tests.liars"
+
 
 if __name__ == "__main__":
     say(missing=sandbox.enter(int(sys.argv[3])))

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
@@ -19,6 +18,7 @@ from separations.audio.isolated import Child, open_song, probe_isolated
 from separations.audio.wire import HEAD, MOST_SAMPLES, SAMPLES, TEXT
 from separations.faults import Fault
 from tests import sounds
+from tests.liars import Busy
 from tests.running_site import until
 
 linux = pytest.mark.skipif(bool(sandbox.missing()), reason="WITHOUT SANDBOX: this kernel has none")
@@ -135,11 +135,10 @@ def test_a_song_that_is_left_early_leaves_no_process(song: Path) -> None:
     assert not child.is_running()
 
 
-def test_the_decoder_dies_with_whoever_started_it(tmp_path: Path) -> None:
-    song = sounds.wav(tmp_path / "song.wav", np.zeros((2, 60 * sounds.RATE), np.float32))
+def test_the_decoder_dies_with_whoever_started_it(song: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from separations.audio.decode import decode\n"
-        f"blocks = decode(Path({str(song)!r})); next(blocks); print('!', flush=True)\n"
+        "import sys; from pathlib import Path; from tests.liars import Busy\n"
+        f"Busy(Path({str(song)!r}), 'busy').__enter__(); print('!', flush=True)\n"
         "sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
@@ -156,10 +155,6 @@ def test_a_file_that_takes_all_its_time_is_too_slow(
 ) -> None:
     monkeypatch.setattr(isolated, "CPU_SECONDS", 1)
     monkeypatch.setattr(isolated, "WALL_FACTOR", 30)
-
-    class Busy(Child):
-        module = "tests.liars"
-
     with pytest.raises(Fault) as caught, Busy(song, "busy", 1.0) as child:
         child.hear()
     assert caught.value.code == "too_slow"
@@ -183,6 +178,7 @@ GOOD = {
     "artist": "",
     "samples_sha256": "0" * 64,
 }
+SECOND = HEAD.pack(SAMPLES, 8 * 44_100) + bytes(8 * 44_100)
 LIES = {
     "silence": b"",
     "noise": b"\xff" * 100,
@@ -255,7 +251,9 @@ def test_a_lie_is_only_an_unreadable_file(says: Any, song: Path, lie: str) -> No
         text(rate=44_100) + HEAD.pack(SAMPLES, 0),
         text(rate=44_100) + HEAD.pack(SAMPLES, 8 * MOST_SAMPLES + 8),
         text(rate=44_100) + HEAD.pack(SAMPLES, 16) + bytes(8),
-        text(rate=44_100) + (HEAD.pack(SAMPLES, 8 * 44_100) + bytes(8 * 44_100)) * 3,
+        text(rate=44_100)
+        + (HEAD.pack(SAMPLES, 8 * 44_100) + bytes(8 * 44_100)) * 3
+        + text(end=True),
         text(rate=44_100) + text(end=False),
     ],
     ids=["rate", "no end", "odd", "none", "too many", "cut", "no end of it", "another end"],

@@ -286,8 +286,10 @@ def _reference(rng: random.Random, songs: dict[str, bytes], bait: Bait) -> tuple
     if kind == b"alis":  # an alias record: version, its length, names of volume and file
         alias = bytearray(150)
         alias[10 : 10 + 28] = b"\x05drive".ljust(28, b"\0")
-        alias[50 : 50 + 64] = bytes([min(63, len(bait.file.name))]) + bait.file.name.encode()[:63]
+        name = bait.file.name.encode()[:63]
+        alias[50 : 50 + 64] = (bytes([len(name)]) + name).ljust(64, b"\0")
         path = str(bait.file).encode()
+        path += bytes(len(path) % 2)
         alias += struct.pack(">HH", 2, len(path)) + path + struct.pack(">HH", 0xFFFF, 0)
         content = bytes(4) + alias
     entry = _box(kind, content)
@@ -377,7 +379,8 @@ MADE: dict[str, Callable[[random.Random, dict[str, bytes], Bait], tuple[str, byt
 
 def inputs(seed: int, songs: dict[str, bytes], bait: Bait) -> Iterator[Input]:
     """What was found to do harm once, then without end what the seed says."""
-    kept = (Input("corpus", path.name, path.read_bytes()) for path in sorted(CORPUS.glob("*.*")))
+    files = sorted(path for path in CORPUS.iterdir() if path.suffix in EXTENSIONS)
+    kept = (Input("corpus", path.name, path.read_bytes()) for path in files)
     yield from chain(kept, (_input(seed, number, songs, bait) for number in count()))
 
 
