@@ -23,6 +23,7 @@ from separations.faults import Fault
 from separations.models import Job, Owner
 from separations.pages import job_view
 from separations.runner import Slot
+from stemsite.logs import Lines
 from tests import sounds
 from tests.running_site import until
 from tests.test_engine_process import request_for
@@ -262,8 +263,9 @@ def test_a_fault_is_logged_with_the_jobs_id_and_where_it_happened(
     assert (job.state, job.error_code) == (Job.State.FAILED, "not_audio")
     (record,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert str(job.pk) in record.getMessage()
-    assert "Traceback" in record.getMessage()
-    assert "audio/isolated.py" in record.getMessage(), "where it happened in the engine"
+    shown = Lines().format(record)
+    assert "    | Traceback" in shown
+    assert "audio/isolated.py" in shown, "where it happened in the engine"
 
 
 # Time
