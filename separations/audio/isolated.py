@@ -157,9 +157,10 @@ class Child:
 
     def end(self) -> None:
         """Kill the process and what it may have started, and forget it."""
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of zombies
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of zombies
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         self._ready.close()
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 DECODE_SHARE = 0.02
 ENCODE_SHARE = 0.01
 TIMED_CHUNKS = 8
+SPARE_SECONDS = 60  # that a song may be longer than it was said to be; then it is another one
 POLITENESS = 5  # the web server answers before the next chunk is worked on
 
 Send = Callable[[messages.Message], None]
@@ -85,7 +86,7 @@ class Engine:
 
         mixture = staging / "mixture.f32"
         # Closed, so that a decoder does not outlive a song that cannot be written.
-        seconds = request.frames / SAMPLE_RATE if request.frames else math.inf
+        seconds = request.frames / SAMPLE_RATE + SPARE_SECONDS if request.frames else math.inf
         with contextlib.closing(decode(Path(request.source), seconds)) as blocks:
             song = write_song(blocks, mixture, decoded)
         try:
