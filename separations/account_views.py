@@ -79,16 +79,16 @@ def _is_here(request: HttpRequest, address: str) -> bool:
 
 
 @never_cache
-@login_required
 @require_safe
+@login_required
 def account(request: HttpRequest) -> HttpResponse:
     return _account(request, _email_form(request), 200)
 
 
 @never_cache
 @sensitive_post_parameters()
-@login_required
 @require_POST
+@login_required
 def change_email(request: HttpRequest) -> HttpResponse:
     form = _email_form(request)
     if not form.is_valid():

@@ -23,7 +23,8 @@ from tests import sounds
 
 AUTO = Options(model="tiny", threads=1)
 AUTO_TORCH = replace(AUTO, engine="torch", precision="float32")
-WITH_OPENVINO = replace(AUTO, engine="openvino")
+# In float32 alone, so that every CPU makes the same choice.
+WITH_OPENVINO = replace(AUTO, engine="openvino", precision="float32")
 IN_TORCH = Plan(TORCH, FLOAT32)
 IN_OPENVINO = Plan(OPENVINO, FLOAT32, 1)
 
@@ -159,7 +160,8 @@ def test_a_candidate_that_crashes_is_out(
     deadly.mkdir(parents=True)
     (deadly / "__init__.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setenv("PYTHONPATH", str(deadly.parent))
-    chosen = tuning.choose(small_store, tmp_path / "engines", AUTO, no_wait)
+    options = replace(AUTO, precision="float32")
+    chosen = tuning.choose(small_store, tmp_path / "engines", options, no_wait)
     assert chosen.plan == IN_TORCH
     assert "status -11" in chosen.trials[-1].problem
 

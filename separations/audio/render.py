@@ -100,7 +100,7 @@ class WavView:
 def write(
     reader: Reader, target: Path, format: Format, gain: float, tags: Tags, bit_rate: int
 ) -> None:
-    """Encode all that `reader` gives as the new file `target`, in a compressed format.
+    """Write all that `reader` gives as the new file `target`.
 
     Args:
         gain: applied to every sample.
@@ -109,6 +109,11 @@ def write(
     Raises:
         OSError: the file cannot be written.
     """
+    if format.bytes_per_sample:
+        view = WavView(reader, format, gain, tags)
+        with target.open("wb") as file:
+            file.writelines(view.read(0, view.size))
+        return
     from separations.audio.encode import encode  # FFmpeg, which most processes never need
 
     level = np.float32(gain)
@@ -117,7 +122,7 @@ def write(
 
 
 def size_of(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int | None:
-    """How many bytes `write` will write, None where nobody knows before."""
+    """How many bytes `write` will write in a compressed format, None where nobody knows before."""
     from separations.audio.encode import size_of
 
     return size_of(reader.frames, format, tags, bit_rate)
