@@ -38,9 +38,11 @@ ROOMS = (
         "runner",
         "sharing",
         "accounts",
+        "buckets",
+        "quotas",
     },
     {"tasks"},
-    {"access", "forms", "account_forms", "pages", "http_files"},
+    {"clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"},
     {"views", "account_views", "account_urls", "admin", "urls", "checks", "apps", "management"},
 )
 
@@ -85,7 +87,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_every_setting_is_in_the_readme() -> None:
     table = set(re.findall(r"^\| `(\w+)` ", (ROOT / "README.md").read_text(), re.MULTILINE))
     text = (ROOT / "stemsite" / "settings.py").read_text()
-    settings = set(re.findall(r'env(?:str|int|bool|list|choice)\(\s*"(\w+)"', text))
+    settings = set(re.findall(r'env(?:str|int|bool|list|choice|rate)\(\s*"(\w+)"', text))
     settings |= set(re.findall(r"\$\{?(\w+)", (ROOT / "Procfile").read_text()))
     bootstrap = (ROOT / "stemsite" / "bootstrap.py").read_text()
     settings |= set(re.findall(r'environ\.get\(\s*"(\w+)"', bootstrap))
