@@ -1,9 +1,9 @@
 # Every target sets up what it needs; see README.md. All the work is in stemsite/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: run test setup lint dev faults bench lock
+.PHONY: run test setup lint dev faults bench load lock
 
-run test setup lint dev faults bench:
+run test setup lint dev faults bench load:
 	@$(PYTHON) stemsite/bootstrap.py $@ $(ARGS)
 
 # Lock files are made anew from pyproject.toml (torch is installed apart, see bootstrap.py).

@@ -352,6 +352,14 @@ def bench(*arguments: str) -> None:
     call(PYTHON, "-m", "tests.bench", *models, *arguments, advice=advice)
 
 
+def load(*arguments: str) -> None:
+    """Many visitors and uploads at once. `arguments` go to tests.load."""
+    setup(dev=True)
+    fetch_models()
+    advice = "The site did not bear it; see above."
+    call(PYTHON, "-m", "tests.load", *arguments, advice=advice)
+
+
 def lint() -> None:
     setup(dev=True)
     say("Checking style, types, migrations and translations")
@@ -370,6 +378,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "test": test,
     "faults": faults,
     "bench": bench,
+    "load": load,
     "lint": lint,
 }
 

@@ -139,6 +139,7 @@ HOST = envstr("HOST", "127.0.0.1")
 ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{HOST}")
 CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS", "")
 TRUSTED_PROXIES = envint("TRUSTED_PROXIES", 0)  # that append to X-Forwarded-For
+SLOW_CLIENT_SECONDS = envint("SLOW_CLIENT_SECONDS", 15, lowest=1)
 WEB_THREADS = envint("WEB_THREADS", 64, lowest=4)
 
 INSTALLED_APPS = [

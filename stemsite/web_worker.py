@@ -11,13 +11,13 @@ import time
 from collections import Counter, defaultdict, deque
 from typing import Any
 
-from gunicorn.workers import gthread
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from separations.clients import network
-from stemsite.settings import TRUSTED_PROXIES
+from stemsite.settings import SLOW_CLIENT_SECONDS, TRUSTED_PROXIES
 
 SLOWEST = 4096.0  # bytes a second, of a request or its answer
-PATIENCE = 15.0  # seconds of waiting beyond what that speed takes
+PATIENCE = float(SLOW_CLIENT_SECONDS)  # seconds of waiting beyond what that speed takes
 
 
 class PacedSocket(socket.socket):

@@ -24,6 +24,7 @@ ELSEWHERE = "127.0.0.2"  # another address of this machine
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Site]:
     settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny", "LIMIT_ACTIONS": "10/d"}
+    settings["SLOW_CLIENT_SECONDS"] = "6"
     with running(tmp_path_factory.mktemp("slow"), **settings) as started:
         yield started
 
@@ -79,7 +80,7 @@ def test_pages_answer_beside_slow_uploads_and_slow_readers(
 ) -> None:
     browser = Browser(site)
     # Silence is long and separated in no time, and as WAV it is as long as any other song.
-    job = browser.upload(wav(tmp_path / "long.wav", music(60.0) * 0))
+    job = browser.upload(wav(tmp_path / "long.wav", music(40.0) * 0))
     until(lambda: site.job(job)["state"] == "done")
     cookies = "; ".join(f"{each.name}={each.value}" for each in browser.cookies)
     read = (
