@@ -30,6 +30,6 @@ def test_a_request_counts_for(
     settings: Settings, proxies: int, forwarded: str, remote: str, counted: str
 ) -> None:
     settings.TRUSTED_PROXIES = proxies
-    headers = {"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {}
-    request = RequestFactory().get("/", REMOTE_ADDR=remote, **headers)
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    request = RequestFactory().get("/", headers=headers, REMOTE_ADDR=remote)
     assert client(request) == counted

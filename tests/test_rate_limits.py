@@ -19,7 +19,7 @@ from separations.models import Bucket, Job, Upload
 from stemsite.settings import envrate
 from tests.sounds import music, wav
 
-HTML = {"headers": {"Accept": "text/html"}}
+HTML = {"Accept": "text/html"}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def withdrawal(count: int = 2, seconds: int = 60, who: str = "x") -> buckets.Wit
 @pytest.mark.django_db
 def test_a_bucket_fills_again_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = timezone.now()
-    monkeypatch.setattr(buckets.timezone, "now", lambda: now)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
     assert [buckets.take([withdrawal()]) for _ in range(3)] == [0, 0, 30]
     now += timedelta(seconds=30)
     assert [buckets.take([withdrawal()]) for _ in range(2)] == [0, 30]
@@ -93,7 +93,9 @@ def test_too_many_uploads_are_refused_unread(
     before = kept_files()
     for address in ("127.0.0.1", "2001:db8::2:3"):
         with song.open("rb") as file:
-            sent = visitor.post("/", {"file": file, "model": "tiny"}, REMOTE_ADDR=address, **HTML)
+            sent = visitor.post(
+                "/", {"file": file, "model": "tiny"}, REMOTE_ADDR=address, headers=HTML
+            )
         assert sent.status_code == 429
         assert 3500 < int(sent.headers["Retry-After"]) <= 3600
         assert "60 min" in sent.content.decode()
@@ -105,7 +107,7 @@ def test_too_many_uploads_are_refused_unread(
 def test_the_refusal_suits_who_asks(visitor: Client, limit: Callable[..., None]) -> None:
     limit(upload=(1, 60))
     visitor.post("/", {})
-    page = visitor.post("/", {}, **HTML)
+    page = visitor.post("/", {}, headers=HTML)
     partial = visitor.post("/", {}, headers={"HX-Request": "true"})
     plain = visitor.post("/", {})
     assert {page.status_code, partial.status_code, plain.status_code} == {429}

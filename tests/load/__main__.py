@@ -187,7 +187,7 @@ def measure(site: Site, asked: argparse.Namespace, folder: Path, bad: list[str])
     until(lambda: site.rows(running_now)[0][0], 400)  # the machine may be measured first
     busy = crowd(site, who, asked.seconds)
     worked_on = "SELECT count(*) FROM separations_job WHERE progress > 0"
-    expect(site.rows(worked_on)[0][0] >= 2, "two songs or more were worked on meanwhile")
+    expect(int(str(site.rows(worked_on)[0][0])) >= 2, "two songs or more were worked on meanwhile")
 
     base = {"polls": p95(idle.polls), "pages": p95(idle.pages)}
     print(f"{'':28}{'polls':>7}{'p95 ms':>9}{'x idle':>8}{'pages':>8}{'p95 ms':>9}{'x idle':>8}")
