@@ -94,7 +94,7 @@ def test_too_many_uploads_are_refused_unread(
     strict = Client(enforce_csrf_checks=True)  # its check reads the body, where it comes first
     for address in ("127.0.0.1", "2001:db8::2:3"):
         with song.open("rb") as file:
-            sent = visitor.post(
+            sent = strict.post(
                 "/", {"file": file, "model": "tiny"}, REMOTE_ADDR=address, headers=HTML
             )
         assert sent.status_code == 429
