@@ -1,9 +1,9 @@
 # Every target sets up what it needs; see README.md. All the work is in stemsite/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: run test setup lint dev faults fuzz bench audit sbom lock
+.PHONY: run test setup lint dev faults fuzz bench load audit sbom lock
 
-run test setup lint dev faults fuzz bench audit sbom:
+run test setup lint dev faults fuzz bench load audit sbom:
 	@$(PYTHON) stemsite/bootstrap.py $@ $(ARGS)
 
 # Lock files with hashes are made anew from pyproject.toml (torch is installed apart, see

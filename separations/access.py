@@ -21,6 +21,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from separations import accounts as account_services
 from separations import sentences, sharing
+from separations.clients import client
 from separations.models import Job, Owner
 from separations.share_tokens import PATTERN, ShareToken
 
@@ -54,7 +55,8 @@ class SongConverter:
 def owner_of(request: HttpRequest) -> Owner:
     """Who is asking. A visitor without a session is nobody yet and owns nothing."""
     user_id = request.user.pk if request.user.is_authenticated else None
-    return Owner(visitor=request.session.get(VISITOR, ""), user_id=user_id)
+    visitor = request.session.get(VISITOR, "")
+    return Owner(visitor, user_id, client(request))
 
 
 def new_owner(request: HttpRequest) -> Owner:

@@ -1,7 +1,7 @@
 """Accounts: Django's own views with this site's pages around them.
 
-What guesses passwords or makes accounts is to be limited in number here: `sign_up`, `log_in`,
-`reset` (each POST mails), `change_email` and `delete_everything` (each POST tries a password).
+What guesses passwords or makes accounts is `limited` in number: `sign_up`, `log_in`, `reset` (each
+POST mails), and what tries a password (`change_email`, `change_password`, `delete_everything`).
 """
 
 from typing import Any
@@ -28,6 +28,7 @@ from django.views.decorators.http import (
 
 from separations import access, accounts, sentences, tasks
 from separations.account_forms import DeleteEverythingForm, EmailForm, SignUpForm
+from separations.rate_limits import limited
 
 ACCOUNT = reverse_lazy("accounts:account")
 LOG_IN = reverse_lazy("accounts:login")
@@ -48,10 +49,11 @@ class LogOut(views.LogoutView):
         return response
 
 
-log_in = LogIn.as_view()
+log_in = limited("login")(LogIn.as_view())
 log_out = require_POST(LogOut.as_view())
 
 
+@limited("signup")
 @never_cache
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -85,6 +87,7 @@ def account(request: HttpRequest) -> HttpResponse:
     return _account(request, _email_form(request), 200)
 
 
+@limited("login")
 @never_cache
 @sensitive_post_parameters()
 @require_POST
@@ -118,12 +121,13 @@ class ChangePassword(views.PasswordChangeView):
         return super().form_valid(form)
 
 
-change_password = ChangePassword.as_view()
+change_password = limited("login")(ChangePassword.as_view())
 
 
 # A forgotten password
 
 
+@limited("reset")
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def reset(request: HttpRequest) -> HttpResponse:
@@ -164,12 +168,13 @@ class ResetConfirm(views.PasswordResetConfirmView):
         return super().form_valid(form)
 
 
-reset_confirm = ResetConfirm.as_view()
+reset_confirm = limited("reset")(ResetConfirm.as_view())
 
 
 # Everything of mine
 
 
+@limited("login")
 @never_cache
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import F, Max, Min
 from django.utils import timezone
 
-from separations import results
+from separations import quotas, results
 from separations.engine.messages import OUTPUT_VERSION
 from separations.engine.options import Options, settle
 from separations.engine.store import ModelInfo, read_model
@@ -51,7 +51,8 @@ def submit(upload: Upload, options: Options, owner: Owner) -> Job:
     """Queue a separation, or hand out the finished result of the same one.
 
     Raises:
-        Fault: when the options cannot be met (see `separations.engine.options.settle`).
+        Fault: when the options cannot be met (see `separations.engine.options.settle`), or the
+            owner has enough waiting, kept or done today (see `separations.quotas`).
     """
     model = read_model(settings.MODEL_DIR, options.model)
     options, notes = settle(options, model)
@@ -70,6 +71,8 @@ def submit(upload: Upload, options: Options, owner: Owner) -> Job:
         )
         if serve_from_store(job):
             job.refresh_from_db()
+        else:
+            quotas.check(owner, upload.seconds, job)
     return job
 
 
@@ -203,11 +206,15 @@ def _pass_on(run: Job) -> None:
             return
 
 
-def retry(job: Job) -> bool:
+def retry(job: Job, owner: Owner | None = None) -> bool:
     """Queue a failed or cancelled job again, with all its attempts.
 
+    Args:
+        owner: who asks, to be counted; the site's own staff are not.
+
     Raises:
-        Fault: upload_gone when the song is not kept any more, or what is wrong with the model.
+        Fault: upload_gone when the song is not kept any more, what is wrong with the model, or
+            what `separations.quotas` says.
     """
     with transaction.atomic():
         _hold_song(job)
@@ -223,7 +230,8 @@ def retry(job: Job) -> bool:
         )
         if queued:
             renew_key(job)
-            serve_from_store(job)
+            if not serve_from_store(job) and owner is not None:
+                quotas.check(owner, job.upload.seconds, job)
     return queued == 1
 
 

@@ -23,6 +23,7 @@ class Owner:
 
     visitor: str
     user_id: int | None = None
+    client: str = ""  # where the request came from; kept nowhere but as a hash, to count
 
 
 class Upload(models.Model):
@@ -364,3 +365,18 @@ class ShareLink(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+class Bucket(models.Model):
+    """What is left of a limit; see `separations.buckets`."""
+
+    key = models.CharField(_("key"), max_length=64, primary_key=True)
+    tokens = models.FloatField(_("tokens"))
+    updated_at = models.DateTimeField(_("changed"), db_index=True)
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("bucket")
+        verbose_name_plural = _("buckets")
+
+    def __str__(self) -> str:
+        return self.key[:12]

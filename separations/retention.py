@@ -29,7 +29,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from filelock import FileLock, Timeout
 
-from separations import jobs, results, uploads
+from separations import buckets, jobs, results, uploads
 from separations.models import Job, Upload, folder_of
 
 logger = logging.getLogger(__name__)
@@ -156,6 +156,8 @@ def _rows() -> Iterator[Waste]:
         yield Waste("job", job.pk.hex, 0, partial(jobs.remove, job))
     if expired := Session.objects.filter(expire_date__lt=timezone.now()).count():
         yield Waste("sessions", str(expired), 0, SessionStore.clear_expired)
+    if idle := buckets.idle().count():
+        yield Waste("buckets", str(idle), 0, buckets.idle().delete)
 
 
 # Too much

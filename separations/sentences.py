@@ -146,6 +146,31 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         422,
         _("This song has %(most)s links already. End one of them first."),
     ),
+    # Fair use
+    "too_many_requests": (
+        429,
+        _("Too much came from you in a short time. Try again in %(minutes)s min."),
+    ),
+    "too_many_at_once": (
+        429,
+        _("You are sending or loading too much at once. Try again when some of it is done."),
+    ),
+    "busy": (503, _("The site is busy with others just now. Try again in a moment.")),
+    "quota_queued": (
+        429,
+        _("You have %(most)s songs waiting. Wait until one is done, or cancel one."),
+    ),
+    "quota_minutes": (
+        429,
+        _(
+            "You have sent as many songs as fit into a day here (%(most)s minutes). Send the next "
+            "one in %(minutes)s min."
+        ),
+    ),
+    "quota_storage": (
+        429,
+        _("Your songs and stems take %(most)s GB here, the most there can be. Delete some first."),
+    ),
     "upload_gone": (
         410,
         _("The song is no longer kept here. Upload it again."),

@@ -55,6 +55,7 @@ from separations.pages import (
     mixer_view,
     sharing_view,
 )
+from separations.rate_limits import limited
 from separations.share_tokens import ShareToken
 from separations.upload_limit import MOST_FILES, refused, too_large
 from stemsite.logs import Personal
@@ -72,6 +73,7 @@ class SiteRequest(HttpRequest):
 # Home
 
 
+@limited("upload")
 @never_cache
 @vary_on_headers("HX-Request")
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -143,6 +145,7 @@ def _queue(request: HttpRequest, form: SeparationForm, accept: Callable[[], Uplo
     return job
 
 
+@limited("action")
 @require_POST
 def demo(request: HttpRequest) -> HttpResponse:
     """Separate the song that comes with the site."""
@@ -229,23 +232,26 @@ def _poll(request: HttpRequest, job: Job, template: str, context: dict[str, Any]
     return render(request, template, context, status=200 if job.is_active else STOP_POLLING)
 
 
+@limited("action")
 @require_POST
 def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseRedirect:
     jobs.cancel(access.job_or_404(request, job_id))
     return HttpResponseRedirect(reverse("separations:job", args=[job_id]))
 
 
+@limited("action")
 @require_POST
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     job = access.job_or_404(request, job_id)
     try:
-        jobs.retry(job)
+        jobs.retry(job, access.owner_of(request))
     except Fault as fault:
         return _refuse(request, job_id, fault)
     tasks.wake()
     return redirect("separations:job", job_id)
 
 
+@limited("action")
 @require_POST
 def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """The same song once more, with another model or other stems."""
@@ -259,6 +265,7 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     return redirect("separations:job", new.pk)
 
 
+@limited("action")
 @require_POST
 def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     job = access.job_or_404(request, job_id)
@@ -271,6 +278,7 @@ def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 # Sharing
 
 
+@limited("action")
 @require_POST
 def share(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """Make a link that lets others listen to the song."""
@@ -282,6 +290,7 @@ def share(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     return redirect(f"{reverse('separations:job', args=[job_id])}#links")
 
 
+@limited("action")
 @require_POST
 def revoke(request: HttpRequest, job_id: uuid.UUID, link_id: uuid.UUID) -> HttpResponse:
     """End a link at once; one that has ended already stays so."""
@@ -329,6 +338,7 @@ def peaks(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
 # Stems
 
 
+@limited("listen")
 @require_safe
 def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
     """One stem, to play (inline) or, with `?download`, to keep."""
@@ -343,6 +353,7 @@ def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
         return _not_sent(request, song, fault)
 
 
+@limited("download")
 @require_safe
 def mix(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """The stems mixed as `mix` says (see `separations.audio.mix_text`), to keep."""
@@ -355,6 +366,7 @@ def mix(request: HttpRequest, song: SongKey) -> HttpResponseBase:
         return _not_sent(request, song, fault)
 
 
+@limited("download")
 @never_cache
 @require_safe
 def mix_level(request: SiteRequest, song: SongKey) -> HttpResponse:
@@ -382,6 +394,7 @@ def _send(request: HttpRequest, download: downloads.Download, *, attach: bool) -
     )
 
 
+@limited("download")
 @require_safe
 def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """All stems of a song as one ZIP."""

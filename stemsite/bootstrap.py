@@ -377,6 +377,14 @@ def bench(*arguments: str) -> None:
     call(PYTHON, "-m", "tests.bench", *models, *arguments, advice=advice)
 
 
+def load(*arguments: str) -> None:
+    """Many visitors and uploads at once. `arguments` go to tests.load."""
+    setup(dev=True)
+    fetch_models()
+    advice = "The site did not bear it; see above."
+    call(PYTHON, "-m", "tests.load", *arguments, advice=advice)
+
+
 def audit() -> None:
     """Known vulnerabilities, hashes, licences and what differs from the lock file."""
     setup(dev=True)
@@ -410,6 +418,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "faults": faults,
     "fuzz": fuzz,
     "bench": bench,
+    "load": load,
     "lint": lint,
     "audit": audit,
     "sbom": sbom,

@@ -57,6 +57,22 @@ def envlist(name: str, default: str) -> list[str]:
     return [item.strip() for item in envstr(name, default).split(",") if item.strip()]
 
 
+def envrate(name: str, default: str) -> tuple[int, int]:
+    """So many in so many seconds, from `20/h` or `10/15m`; (0, 0) where there is no limit."""
+    text = envstr(name, default)
+    if text == "0":
+        return 0, 0
+    match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,4})?([smhd])", text)
+    seconds = (
+        int(match[2] or 1) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[3]] if match else 0
+    )
+    if match is None or seconds > 86400:
+        raise ImproperlyConfigured(
+            f"{name} must be like 20/h or 10/15m (s, m, h, d; within a day) or 0, not {text!r}."
+        )
+    return int(match[1]), seconds
+
+
 SECRET_FILES: list[Path] = []  # what was read; `manage.py check` looks at who else may read them
 
 
@@ -172,6 +188,9 @@ SECRET_KEY_FALLBACKS = [
 HOST = envstr("HOST", "127.0.0.1")
 ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{HOST}")
 CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS", "")
+TRUSTED_PROXIES = envint("TRUSTED_PROXIES", 0)  # that append to X-Forwarded-For
+SLOW_CLIENT_SECONDS = envint("SLOW_CLIENT_SECONDS", 15, lowest=1)
+WEB_THREADS = envint("WEB_THREADS", 64, lowest=4)
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -193,6 +212,7 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "separations.access.Guard",  # before the next, which reads what was sent, however large
+    "separations.rate_limits.Limits",  # likewise
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -242,10 +262,6 @@ PASSWORD_RESET_TIMEOUT = 3600
 EMAIL_URL = envsecret("EMAIL_URL", "")
 globals().update(mail_server(EMAIL_URL))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = envstr("EMAIL_FROM", f"stemsite@{HOST}")
-
-# Behind a proxy
-
-TRUSTED_PROXIES = envint("TRUSTED_PROXIES", 0)
 
 # HTTPS
 
@@ -316,6 +332,22 @@ FILE_UPLOAD_HANDLERS = [
     "separations.upload_limit.SizeLimit",
     "separations.upload_limit.DiskFile",
 ]
+
+# Fair use
+
+RATE_LIMITS = {
+    "upload": envrate("LIMIT_UPLOADS", "60/h"),
+    "login": envrate("LIMIT_LOGINS", "20/15m"),
+    "name": envrate("LIMIT_LOGINS_PER_NAME", "30/15m"),
+    "signup": envrate("LIMIT_SIGNUPS", "10/h"),
+    "reset": envrate("LIMIT_RESETS", "10/h"),
+    "api": envrate("LIMIT_API", "600/10m"),
+    "action": envrate("LIMIT_ACTIONS", "120/10m"),
+    "download": envrate("LIMIT_DOWNLOADS", "300/10m"),
+}
+MAX_QUEUED_JOBS = envint("MAX_QUEUED_JOBS", 20)  # these three: 0 for no limit
+MAX_MINUTES_A_DAY = envint("MAX_MINUTES_A_DAY", 600)
+MAX_OWNER_STORAGE_GB = envint("MAX_OWNER_STORAGE_GB", 0)
 
 # Separation
 

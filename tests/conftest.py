@@ -20,6 +20,7 @@ KILLING = (
     "test_full_disk",
     "test_limits",
     "test_running_site",
+    "test_slow_clients",
 )
 
 

@@ -163,7 +163,8 @@ class Browser:
 
     def __init__(self, site: HasUrl) -> None:
         self._site = site
-        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        self.cookies = http.cookiejar.CookieJar()
+        jar = urllib.request.HTTPCookieProcessor(self.cookies)
         self._opener = urllib.request.build_opener(jar)
 
     def get(self, path: str) -> str:

@@ -30,6 +30,7 @@ ROOMS = (
         "results",
         "listening",
         "downloads",
+        "renditions",
         "jobs",
         "limits",
         "leases",
@@ -38,9 +39,11 @@ ROOMS = (
         "runner",
         "sharing",
         "accounts",
+        "buckets",
+        "quotas",
     },
     {"tasks"},
-    {"access", "forms", "account_forms", "pages", "http_files"},
+    {"clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"},
     {"views", "account_views", "account_urls", "admin", "urls", "checks", "apps", "management"},
 )
 
@@ -85,7 +88,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_every_setting_is_in_the_readme() -> None:
     table = set(re.findall(r"^\| `(\w+)` ", (ROOT / "README.md").read_text(), re.MULTILINE))
     text = (ROOT / "stemsite" / "settings.py").read_text()
-    settings = set(re.findall(r'env(?:str|int|bool|list|choice|secret)\(\s*"(\w+)"', text))
+    settings = set(re.findall(r'env(?:str|int|bool|list|choice|rate|secret)\(\s*"(\w+)"', text))
     settings |= set(re.findall(r"\$\{?(\w+)", (ROOT / "Procfile").read_text()))
     bootstrap = (ROOT / "stemsite" / "bootstrap.py").read_text()
     settings |= set(re.findall(r'environ\.get\(\s*"(\w+)"', bootstrap))
@@ -154,7 +157,7 @@ def test_the_bootstrap_runs_on_bare_python() -> None:
         check=False,
     )
     assert answer.returncode == 2
-    assert "setup, run, dev, test, faults, bench, lint, audit, sbom" in answer.stdout
+    assert "setup, run, dev, test, faults, fuzz, bench, load, lint, audit, sbom" in answer.stdout
 
 
 def test_a_bad_setting_is_named() -> None:

@@ -1,0 +1,78 @@
+"""Token buckets in the database: what a client, an account or a name may do in a time.
+
+A bucket holds `count` tokens and is full again `seconds` after it was empty. Keys are keyed hashes,
+so the table tells nobody's address or name.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+
+from separations.models import Bucket
+
+LONGEST = timedelta(days=1)  # no rate is over a longer time, so what is older is full
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """`cost` tokens out of the bucket of `who`, which holds at most `count` in `seconds`."""
+
+    what: str
+    who: str
+    count: int
+    seconds: int
+    cost: float = 1.0
+
+    @property
+    def key(self) -> str:
+        return name_hash(f"{self.what}:{self.who}")
+
+
+def name_hash(name: str) -> str:
+    return salted_hmac("separations.buckets", name, algorithm="sha256").hexdigest()
+
+
+def take(withdrawals: Iterable[Withdrawal]) -> int:
+    """Make all withdrawals, or none of them when one bucket holds too little.
+
+    What costs more than a bucket ever holds passes when it is full.
+
+    Returns:
+        0, or after how many seconds to ask again.
+    """
+    # In one order everywhere, so that two requests never wait for each other.
+    asked = sorted((each for each in withdrawals if each.count), key=lambda each: each.key)
+    if not asked:
+        return 0
+    with transaction.atomic():
+        now = timezone.now()
+        fresh = [Bucket(key=each.key, tokens=each.count, updated_at=now) for each in asked]
+        Bucket.objects.bulk_create(fresh, ignore_conflicts=True)
+        # PostgreSQL locks the rows here; SQLite has let in a single writer since BEGIN IMMEDIATE.
+        rows = Bucket.objects.select_for_update().filter(key__in=[each.key for each in asked])
+        held = {row.key: row for row in rows.order_by("key")}
+        now = timezone.now()  # after the wait for the lock
+        wait = 0.0
+        for each in asked:
+            row = held[each.key]
+            passed = max(0.0, (now - row.updated_at).total_seconds())
+            full = float(each.count)
+            row.tokens = min(full, row.tokens + passed * full / each.seconds)
+            row.updated_at = now
+            lacking = min(each.cost, full) - row.tokens
+            wait = max(wait, lacking * each.seconds / full)
+            row.tokens -= each.cost
+        if wait <= 0:
+            Bucket.objects.bulk_update(held.values(), ["tokens", "updated_at"])
+    return math.ceil(wait) if wait > 0 else 0
+
+
+def idle() -> QuerySet[Bucket]:
+    """Buckets that are full again, which say nothing."""
+    return Bucket.objects.filter(updated_at__lt=timezone.now() - 2 * LONGEST)

@@ -1,0 +1,245 @@
+"""How often, and how many at once: marks on views, and the one place that holds them to it.
+
+`@limited("upload")` says what a view is counted as; `Limits` refuses before the body is read (so it
+stands before the CSRF check, which reads it). Each client has its counts, and each account too.
+"""
+
+import contextlib
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+
+from separations import buckets, sentences
+from separations.clients import client
+from separations.faults import Fault
+
+View = TypeVar("View", bound=Callable[..., Any])
+KNOWN = "known"  # the cookie of a browser that has logged in to an account before
+LOG_INS = ("accounts:login", "accounts:signup", "admin:login")
+SMALL = 64 * 1024  # bytes of the body of a form without files
+DRAIN_SECONDS = 5.0
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """safe: GET counts as well. share: of all threads that one client may hold, 0 for no limit."""
+
+    safe: bool = False
+    share: float = 0.0
+
+
+# Those without a setting of their own in RATE_LIMITS are limited in number at once alone.
+KINDS = {
+    "upload": Kind(share=1 / 8),
+    "login": Kind(),
+    "signup": Kind(),
+    "reset": Kind(),
+    "api": Kind(safe=True),
+    "action": Kind(),
+    "download": Kind(safe=True, share=1 / 4),
+    "listen": Kind(safe=True, share=1 / 4),
+}
+ALL_LONG = 3 / 4  # of all threads; the rest is for pages
+
+
+def limited(kind: str) -> Callable[[View], View]:
+    """Mark a view, or by `method_decorator(limited(kind), name="dispatch")` a class of views."""
+    if kind not in KINDS:
+        raise ValueError(kind)
+
+    def mark(view: View) -> View:
+        view.limited = kind  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def take(kind: str, request: HttpRequest) -> None:
+    """Count a request.
+
+    Raises:
+        Fault: too_many_requests.
+    """
+    _take(_per_asker(kind, request))
+
+
+def _per_asker(kind: str, request: HttpRequest) -> list[buckets.Withdrawal]:
+    count, seconds = settings.RATE_LIMITS.get(kind, (0, 0))
+    who = []
+    if found := client(request):
+        who.append(f"client {found}")
+    if request.user.is_authenticated:
+        who.append(f"user {request.user.pk}")
+    return [buckets.Withdrawal(kind, each, count, seconds) for each in who]
+
+
+def _take(withdrawals: list[buckets.Withdrawal]) -> None:
+    if wait := buckets.take(withdrawals):
+        raise Fault("too_many_requests", wait=wait, minutes=-(-wait // 60))
+
+
+# Passwords
+
+
+def _take_log_in(request: HttpRequest) -> None:
+    """Count a log-in by the name as well, so that many who guess together are slowed.
+
+    Browsers that have logged in to the account before are not: a stranger who guesses does not
+    lock its owner out of them. (OWASP's "device cookies".)
+    """
+    asked = _per_asker("login", request)
+    length = str(request.META.get("CONTENT_LENGTH") or "0")
+    if not length.isdecimal() or int(length) > SMALL:
+        raise Fault("form_too_large")
+    name = _name_key(request.POST.get("username", ""))
+    if name and _known_as(request) != name:
+        asked.append(buckets.Withdrawal("name", name, *settings.RATE_LIMITS["name"]))
+    _take(asked)
+
+
+def _name_key(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", name).strip().casefold()
+    return buckets.name_hash(f"account {folded}") if folded else ""
+
+
+def _known_as(request: HttpRequest) -> str:
+    return str(request.get_signed_cookie(KNOWN, default="", salt=KNOWN))
+
+
+def _remember(request: HttpRequest, response: HttpResponseBase) -> None:
+    response.set_signed_cookie(
+        KNOWN,
+        _name_key(request.user.get_username()),
+        salt=KNOWN,
+        max_age=settings.SESSION_COOKIE_AGE,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+# At once
+
+
+class Slots:
+    """Threads of this process that are busy with what takes long, by client and in all."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._held: Counter[tuple[str, str]] = Counter()
+
+    def enter(self, kind: str, who: str) -> Callable[[], None]:
+        """Hold a slot; returns what gives it back.
+
+        Raises:
+            Fault: too_many_at_once for this client, busy when all slots are held.
+        """
+        key = (kind, who)
+        threads = settings.WEB_THREADS
+        with self._lock:
+            if self._held[key] >= max(2, int(threads * KINDS[kind].share)):
+                raise Fault("too_many_at_once", wait=5)
+            if self._held.total() >= max(2, int(threads * ALL_LONG)):
+                raise Fault("busy", wait=10)
+            self._held[key] += 1
+        return partial(self._leave, key)
+
+    def _leave(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            self._held[key] -= 1
+            if self._held[key] <= 0:
+                del self._held[key]
+
+    @property
+    def held(self) -> int:
+        return self._held.total()
+
+
+slots = Slots()
+
+
+# The place
+
+
+class Limits:
+    """Middleware: after those that know session and user, before the check of the CSRF token."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self._get_response(request)
+        kind, leave = request.__dict__.get("_limits", ("", None))
+        if leave is not None and response.streaming:
+            # What is sent is also over when the reader goes away before it has begun.
+            response._resource_closers.append(leave)  # type: ignore[attr-defined]
+        elif leave is not None:
+            leave()
+        view = request.resolver_match and request.resolver_match.view_name
+        if kind and view in LOG_INS and request.user.is_authenticated:
+            _remember(request, response)
+        return response
+
+    def process_view(
+        self,
+        request: HttpRequest,
+        view_func: Callable[..., Any],
+        view_args: tuple[Any, ...],
+        view_kwargs: dict[str, Any],
+    ) -> HttpResponseBase | None:
+        match = request.resolver_match
+        in_admin = match is not None and match.view_name == "admin:login"  # no view of ours
+        kind = "login" if in_admin else getattr(view_func, "limited", "")
+        if not kind or (request.method in SAFE and not KINDS[kind].safe):
+            return None
+        leave = None
+        try:
+            if KINDS[kind].share and request.method != "HEAD":
+                leave = slots.enter(kind, client(request))
+            request.__dict__["_limits"] = (kind, leave)
+            if kind == "login":
+                _take_log_in(request)
+            else:
+                take(kind, request)
+        except Fault as fault:
+            if kind == "upload":
+                _drain(request)
+            return refusal(request, fault)
+        except UnreadablePostError:
+            return HttpResponse(status=400)
+        return None
+
+
+def _drain(request: HttpRequest) -> None:
+    """Read on for a while, keep nothing: browsers show an answer only when they have sent all."""
+    until = time.monotonic() + DRAIN_SECONDS
+    with contextlib.suppress(OSError):
+        while request.read(64 * 1024) and time.monotonic() < until:
+            pass
+
+
+def refusal(request: HttpRequest, fault: Fault) -> HttpResponse:
+    """The answer to who has to wait: as a page, beside the form's field, or in plain."""
+    text, status = sentences.sentence(fault), sentences.status(fault)
+    if getattr(request, "htmx", None):
+        context = {"errors": [("", text)]}
+        response = render(request, "separations/_errors.html", context, status=status)
+    elif "text/html" in request.headers.get("Accept", ""):
+        response = render(request, "separations/wait.html", {"text": text}, status=status)
+    else:
+        response = HttpResponse(text, status=status, content_type="text/plain")
+    if wait := fault.params.get("wait"):
+        response.headers["Retry-After"] = str(wait)
+    response.headers["Cache-Control"] = "no-store"
+    return response
