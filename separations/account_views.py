@@ -37,6 +37,9 @@ LOG_IN = reverse_lazy("accounts:login")
 # In and out
 
 
+form_methods = require_http_methods(["GET", "HEAD", "POST"])  # Django's views take PUT as well
+
+
 class LogIn(views.LoginView):
     template_name = "accounts/login.html"
     redirect_authenticated_user = True
@@ -49,7 +52,7 @@ class LogOut(views.LogoutView):
         return response
 
 
-log_in = limited("login")(LogIn.as_view())
+log_in = limited("login")(form_methods(LogIn.as_view()))
 log_out = require_POST(LogOut.as_view())
 
 
@@ -121,7 +124,7 @@ class ChangePassword(views.PasswordChangeView):
         return super().form_valid(form)
 
 
-change_password = limited("login")(ChangePassword.as_view())
+change_password = limited("login")(form_methods(ChangePassword.as_view()))
 
 
 # A forgotten password
@@ -168,7 +171,7 @@ class ResetConfirm(views.PasswordResetConfirmView):
         return super().form_valid(form)
 
 
-reset_confirm = limited("reset")(ResetConfirm.as_view())
+reset_confirm = limited("reset")(form_methods(ResetConfirm.as_view()))
 
 
 # Everything of mine

@@ -48,6 +48,14 @@ def real_store() -> Path:
     return Path(settings.MODEL_DIR)
 
 
+@pytest.fixture(autouse=True)
+def free_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that a test leaves unread hold no place in the next one; servers close them all."""
+    from separations import rate_limits
+
+    monkeypatch.setattr(rate_limits, "slots", rate_limits.Slots())
+
+
 @pytest.fixture
 def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Settings:
     """Settings for pages and services: small models, an empty data folder, plain static files."""
