@@ -41,7 +41,7 @@ class Kind:
 
 # Those without a setting of their own in RATE_LIMITS are limited in number at once alone.
 KINDS = {
-    "upload": Kind(share=1 / 8),
+    "upload": Kind(share=1 / 4),
     "login": Kind(),
     "signup": Kind(),
     "reset": Kind(),

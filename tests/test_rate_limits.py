@@ -158,10 +158,10 @@ def test_a_form_of_many_bytes_is_no_log_in(visitor: Client) -> None:
 
 def test_one_client_does_not_hold_all_threads(visitor: Client, site_settings: Settings) -> None:
     site_settings.WEB_THREADS = 32
-    held = [rate_limits.slots.enter("upload", "127.0.0.1") for _ in range(4)]
+    held = [rate_limits.slots.enter("upload", "127.0.0.1") for _ in range(8)]
     refused = visitor.post("/", {})
     elsewhere = visitor.post("/", {}, REMOTE_ADDR="192.0.2.1")
-    held += [rate_limits.slots.enter("upload", f"192.0.2.{n}") for n in range(20)]
+    held += [rate_limits.slots.enter("upload", f"192.0.2.{n}") for n in range(16)]
     busy = visitor.post("/", {}, REMOTE_ADDR="192.0.2.50")
     for leave in held:
         leave()

@@ -49,7 +49,7 @@ def connect(site: Site, stack: ExitStack, start: bytes, source: str = "127.0.0.1
 def seconds_for_a_page(site: Site, source: str = "127.0.0.1") -> float:
     started = time.monotonic()
     port = int(site.url.rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), 10, (source, 0)) as client:
+    with socket.create_connection(("127.0.0.1", port), 20, (source, 0)) as client:
         client.sendall(b"GET /about HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert client.recv(15) == b"HTTP/1.1 200 OK"
     return time.monotonic() - started
@@ -103,8 +103,9 @@ def test_pages_answer_beside_slow_uploads_and_slow_readers(
     sender = Thread(target=trickle)
     sender.start()
     try:
-        assert max(seconds_for_a_page(site) for _ in range(10)) < 3.0
         assert max(seconds_for_a_page(site, ELSEWHERE) for _ in range(10)) < 3.0
+        # Who holds so many connections waits behind them, but is answered.
+        assert seconds_for_a_page(site) < 15.0
         # What stays slower than 4 kB/s is dropped after a while.
         until(lambda: all(map(is_closed, uploads)), 40)
     finally:
