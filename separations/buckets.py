@@ -70,6 +70,8 @@ def take(withdrawals: Iterable[Withdrawal]) -> int:
             row.tokens -= each.cost
         if wait <= 0:
             Bucket.objects.bulk_update(held.values(), ["tokens", "updated_at"])
+        else:
+            transaction.set_rollback(True)  # refusals write nothing
     return math.ceil(wait) if wait > 0 else 0
 
 

@@ -5,9 +5,12 @@ client likes it to say, but for the entries that our own proxies appended: the l
 """
 
 import ipaddress
+import re
 
 from django.conf import settings
 from django.http import HttpRequest
+
+WITH_PORT = re.compile(r"([\d.]+):\d+|\[([0-9A-Fa-f:.]+)\](?::\d+)?")  # as some proxies write
 
 
 def client(request: HttpRequest) -> str:
@@ -21,6 +24,8 @@ def client(request: HttpRequest) -> str:
 
 def network(address: str) -> str:
     """How an address is counted; empty when it is none."""
+    if match := WITH_PORT.fullmatch(address):
+        address = match[1] or match[2]
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

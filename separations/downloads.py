@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +26,7 @@ from separations.results import View, needed_gain
 
 CHOSEN = "chosen-"  # what the names of files begin with that hold a mix or a range
 KEPT_CHOSEN = 20  # a job: visitors can think of more mixes than a disk has room for
+ENCODING_VERSION = 2  # raised with whatever makes other bytes of the same samples
 SECONDS = re.compile(r"(?=\.?\d)\d{0,6}(?:\.\d{0,9})?", re.ASCII)
 ROUNDING = SAMPLE_RATE // 100  # by how many samples a page may have rounded the length of a song
 SHORTEST = SAMPLE_RATE // 100
@@ -71,7 +71,7 @@ class Download:
     @property
     def identity(self) -> str:
         """The same for the same bytes, and for no others."""
-        chosen = (self.name, self.settings, self.format.name, self.bit_rate)
+        chosen = (ENCODING_VERSION, self.name, self.settings, self.format.name, self.bit_rate)
         parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
@@ -98,7 +98,7 @@ class Download:
             return KeptFile(kept)
         except FileNotFoundError:
             making = self._make(kept)
-        if wait == "all" or not self.format.grows:
+        if wait == "all" or (wait == "some" and not self.format.grows):
             making.wait()
         elif wait == "some":
             making.wait_for_some()
@@ -120,16 +120,19 @@ class Download:
     @property
     def _kept(self) -> Path:
         rate = f"-{self.bit_rate}" if self.bit_rate else ""
-        name = f"{CHOSEN}{self.identity}" if self.settings else f"{self.name}{rate}"
+        whole = f"{self.name}{rate}-{ENCODING_VERSION}"
+        name = f"{CHOSEN}{self.identity}" if self.settings else whole
         return self.job.rendition_folder / f"{name}.{self.format.extension}"
 
 
 def _drop_oldest(folder: Path, but: int) -> None:
     """Delete all mixes and parts in `folder` but those used last. Who reads one still can."""
-    chosen = [file for file in folder.glob(f"{CHOSEN}*") if file.suffix != ".part"]
-    with contextlib.suppress(FileNotFoundError):  # somebody else is at it
-        chosen.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in chosen[but:]:
+    chosen = []
+    for file in folder.glob(f"{CHOSEN}*"):
+        with contextlib.suppress(FileNotFoundError):  # somebody else is at it
+            if file.suffix != ".part":
+                chosen.append((file.stat().st_mtime_ns, file))
+    for _time, file in sorted(chosen, reverse=True)[but:]:
         file.unlink(missing_ok=True)
 
 
@@ -220,20 +223,25 @@ def _frame(seconds: str) -> int | None:
     return round(float(seconds) * SAMPLE_RATE) if SECONDS.fullmatch(seconds) else None
 
 
-def archive(job: Job, format: Format, bit_rate: int, span: Span | None = None) -> ZipStream:
+def archive(
+    job: Job, format: Format, bit_rate: int, span: Span | None = None, *, whole: bool = False
+) -> ZipStream:
     """All stems of a job, or that part of them, as a ZIP that is made while it is sent.
 
-    Its length is known where those of the files in it are.
+    Its length is known where those of the files in it are; `whole` waits for that.
 
     Raises:
         Fault: see `of_stem` and `Download.view`.
     """
     prefetch_related_objects([job], "stems")  # so that no thread below asks the database
     stems = [of_stem(stem, format, bit_rate, span) for stem in job.stems.all()]
-    # All are begun, and encoded side by side; the first has to be there for an answer.
-    waits: list[Wait] = ["some" if stem is stems[0] else "none" for stem in stems]
-    with ThreadPoolExecutor(max(1, len(stems))) as pool:
-        views = list(pool.map(Download.view, stems, waits))
+    # All are begun, in their order; those that cannot grow have to be there, and of the others the
+    # first has to have begun well.
+    views = [stem.view("none") for stem in stems]
+    if whole or not format.grows:
+        views = [stem.view("all") for stem in stems]
+    elif stems:
+        stems[0].view("some")
     stream = ZipStream(sized=all(each.size is not None for each in views))
     for stem, each in zip(stems, views, strict=True):
         stream.add(each.read(0, each.size), stem.file_name, size=each.size)

@@ -14,6 +14,15 @@ from separations.results import View
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
+def is_known(request: HttpRequest, etag: str) -> bool:
+    """Whether the reader has it already."""
+    return etag in request.headers.get("If-None-Match", "")
+
+
+def not_modified(etag: str) -> HttpResponse:
+    return HttpResponse(status=304, headers={"ETag": etag})
+
+
 def send(
     request: HttpRequest, view: View, content_type: str, name: str, etag: str, *, attach: bool
 ) -> HttpResponseBase:
@@ -24,8 +33,8 @@ def send(
     once, a broken Range header and one whose If-Range does not match get the whole file, as the
     RFC allows.
     """
-    if etag in request.headers.get("If-None-Match", ""):
-        return HttpResponse(status=304, headers={"ETag": etag})
+    if is_known(request, etag):
+        return not_modified(etag)
     size = view.size
     if size is None:
         response: HttpResponseBase = StreamingHttpResponse(

@@ -69,6 +69,7 @@ def submit(upload: Upload, options: Options, owner: Owner) -> Job:
             queued_at=timezone.now(),
             turn=next_turn(owner),
         )
+        quotas.check_storage(owner)
         if serve_from_store(job):
             job.refresh_from_db()
         else:
@@ -230,6 +231,8 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
         )
         if queued:
             renew_key(job)
+            if owner is not None:
+                quotas.check_storage(owner)
             if not serve_from_store(job) and owner is not None:
                 quotas.check(owner, job.upload.seconds, job)
     return queued == 1

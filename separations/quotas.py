@@ -6,7 +6,7 @@ from django.conf import settings
 
 from separations import buckets
 from separations.faults import Fault
-from separations.models import Job, Owner, Upload, folder_of
+from separations.models import Job, Owner, Upload
 
 DAY = 24 * 3600
 
@@ -18,10 +18,9 @@ def check(owner: Owner, seconds: float, job: Job) -> None:
     their cookies is another owner but comes from the same address, which has its own count.
 
     Raises:
-        Fault: quota_queued, quota_storage or quota_minutes.
+        Fault: quota_queued or quota_minutes.
     """
     _check_queue(owner, job)
-    _check_storage(owner)
     _count_minutes(owner, seconds)
 
 
@@ -31,7 +30,8 @@ def _check_queue(owner: Owner, job: Job) -> None:
         raise Fault("quota_queued", most=most)
 
 
-def _check_storage(owner: Owner) -> None:
+def check_storage(owner: Owner) -> None:
+    """See that `owner` does not keep too much already. Raises Fault: quota_storage."""
     most = settings.MAX_OWNER_STORAGE_GB
     if most and stored(owner) > most * 1_000_000_000:
         raise Fault("quota_storage", most=most)
@@ -40,14 +40,14 @@ def _check_storage(owner: Owner) -> None:
 def stored(owner: Owner) -> int:
     """Bytes of the songs of `owner` that are kept, and of their stems."""
     own = Job.objects.of(owner)
-    uploads = Upload.objects.filter(jobs__in=own).distinct()
-    keys = own.served().order_by().values_list("result_key", flat=True).distinct()
-    files = [upload.path for upload in uploads]
-    return sum(map(_size, files)) + sum(_size(file) for key in keys for file in _inside(key))
+    files = [upload.path for upload in Upload.objects.filter(jobs__in=own).distinct()]
+    served = list(own.served())
+    folders = {job.result_folder for job in served} | {job.rendition_folder for job in served}
+    files += [file for folder in folders for file in _inside(folder)]
+    return sum(map(_size, files))
 
 
-def _inside(key: str) -> list[Path]:
-    folder = folder_of(key)
+def _inside(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 

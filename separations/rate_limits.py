@@ -45,7 +45,6 @@ KINDS = {
     "login": Kind(),
     "signup": Kind(),
     "reset": Kind(),
-    "api": Kind(safe=True),
     "action": Kind(),
     "download": Kind(safe=True, share=1 / 4),
     "listen": Kind(safe=True, share=1 / 4),
@@ -98,14 +97,10 @@ def _take_log_in(request: HttpRequest) -> None:
     Browsers that have logged in to the account before are not: a stranger who guesses does not
     lock its owner out of them. (OWASP's "device cookies".)
     """
-    asked = _per_asker("login", request)
-    length = str(request.META.get("CONTENT_LENGTH") or "0")
-    if not length.isdecimal() or int(length) > SMALL:
-        raise Fault("form_too_large")
+    take("login", request)
     name = _name_key(request.POST.get("username", ""))
     if name and _known_as(request) != name:
-        asked.append(buckets.Withdrawal("name", name, *settings.RATE_LIMITS["name"]))
-    _take(asked)
+        _take([buckets.Withdrawal("name", name, *settings.RATE_LIMITS["name"])])
 
 
 def _name_key(name: str) -> str:
@@ -167,6 +162,7 @@ class Slots:
 
 
 slots = Slots()
+draining = Slots()
 
 
 # The place
@@ -201,11 +197,13 @@ class Limits:
         match = request.resolver_match
         in_admin = match is not None and match.view_name == "admin:login"  # no view of ours
         kind = "login" if in_admin else getattr(view_func, "limited", "")
+        if request.method not in SAFE and (fault := _unfit(request, kind)):
+            return refusal(request, fault)
         if not kind or (request.method in SAFE and not KINDS[kind].safe):
             return None
         leave = None
         try:
-            if KINDS[kind].share and request.method != "HEAD":
+            if KINDS[kind].share:
                 leave = slots.enter(kind, client(request))
             request.__dict__["_limits"] = (kind, leave)
             if kind == "login":
@@ -221,12 +219,31 @@ class Limits:
         return None
 
 
+def _unfit(request: HttpRequest, kind: str) -> Fault | None:
+    """What is wrong with a request before any of its body is read.
+
+    Another site's forms must not use up what this visitor's address may do; and whatever a view
+    does with files, all of a body is on the disk before it is asked.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return Fault("stale_form")
+    length = str(request.META.get("CONTENT_LENGTH") or "0")
+    if kind != "upload" and (not length.isdecimal() or int(length) > SMALL):
+        return Fault("form_too_large")
+    return None
+
+
 def _drain(request: HttpRequest) -> None:
     """Read on for a while, keep nothing: browsers show an answer only when they have sent all."""
+    try:
+        leave = draining.enter("upload", "")
+    except Fault:
+        return  # too many of them: the others hear of it at once, or not at all
     until = time.monotonic() + DRAIN_SECONDS
     with contextlib.suppress(OSError):
         while request.read(64 * 1024) and time.monotonic() < until:
             pass
+    leave()
 
 
 def refusal(request: HttpRequest, fault: Fault) -> HttpResponse:

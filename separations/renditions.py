@@ -1,24 +1,29 @@
 """Files that are encoded when somebody asks for them, and can be read while they grow.
 
 A thread encodes each, whoever goes away meanwhile: a download that broke off finds it finished.
-Two that ask for the same at once share one.
+What nobody waits for any more when its turn comes is not begun. Two that ask for the same share
+one.
 """
 
 import contextlib
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
+
+from separations.faults import Fault
 
 PIECE = 1 << 18
 SOON = 0.5  # seconds; what takes no longer is sent as a finished file
 LOOK_SECONDS = 0.05
 
 _lock = threading.Lock()
-_makings: dict[Path, "Making"] = {}
-_encoders = threading.BoundedSemaphore(os.cpu_count() or 1)
+# By the file. Held by those who read them alone, so that what nobody reads any more is known.
+_makings: "weakref.WeakValueDictionary[Path, Making]" = weakref.WeakValueDictionary()
+_encoders = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))  # others work too
 
 
 class KeptFile:
@@ -44,15 +49,11 @@ class Making:
     size: in bytes, None where nobody knows yet.
     """
 
-    def __init__(self, kept: Path, write: Callable[[Path], None], size: int | None) -> None:
+    def __init__(self, size: int | None) -> None:
         self.size = size
-        self._kept, self._write = kept, write
-        # A name of its own for each attempt: two processes at once each rename a whole file.
-        self._partial = kept.with_suffix(f".{uuid.uuid4().hex}.part")
-        self._partial.touch()
-        self._file = self._partial.open("rb", buffering=0)
+        self._file: FileIO | None = None
         self._ended = threading.Event()
-        self._error: BaseException | None = None
+        self._error: tuple[type[BaseException], tuple[object, ...]] | None = None
 
     def wait(self) -> None:
         """Until all of it is there.
@@ -66,7 +67,7 @@ class Making:
     def wait_for_some(self) -> None:
         """Until some of it is there; for a moment until all is. Raises as `wait`."""
         self._ended.wait(SOON)
-        while not self._ended.is_set() and not os.fstat(self._file.fileno()).st_size:
+        while not self._ended.is_set() and not self._piece(0, 1):
             self._ended.wait(LOOK_SECONDS)
         self._check()
 
@@ -78,7 +79,7 @@ class Making:
         """
         while stop is None or start < stop:
             ended = self._ended.is_set()  # before it is read: then nothing comes after that
-            if data := _piece(self._file, start, stop):
+            if data := self._piece(start, stop):
                 start += len(data)
                 yield data
             elif ended:
@@ -87,29 +88,23 @@ class Making:
                 self._ended.wait(LOOK_SECONDS)
         self._check()
 
-    def run(self) -> None:
-        try:
-            with _encoders:
-                self._write(self._partial)
-            self.size = os.fstat(self._file.fileno()).st_size
-            self._partial.replace(self._kept)
-        except BaseException as error:  # noqa: BLE001 (whoever reads it raises it)
-            self._error = error
-        finally:
-            with _lock:
-                _makings.pop(self._kept, None)
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
-            self._ended.set()
+    def _piece(self, start: int, stop: int | None) -> bytes:
+        return _piece(self._file, start, stop) if self._file else b""
 
     def _check(self) -> None:
         if self._ended.is_set() and self._error is not None:
-            raise self._error
+            kind, arguments = self._error
+            raise kind(*arguments)  # one for each who reads
 
+    def begin(self, partial: Path) -> None:
+        self._file = partial.open("rb", buffering=0)
 
-def _piece(file: FileIO, start: int, stop: int | None) -> bytes:
-    most = PIECE if stop is None else min(PIECE, stop - start)
-    return os.pread(file.fileno(), most, start) if most > 0 else b""
+    def end(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            self._error = (type(error), error.args)
+        elif self._file is not None:
+            self.size = os.fstat(self._file.fileno()).st_size
+        self._ended.set()
 
 
 def make(kept: Path, write: Callable[[Path], None], size: int | None) -> Making:
@@ -120,12 +115,48 @@ def make(kept: Path, write: Callable[[Path], None], size: int | None) -> Making:
         size: of the finished file, where it is known.
 
     Raises:
-        OSError: there is no place for it.
+        Fault: busy when there is no thread to be had.
     """
     with _lock:
         making = _makings.get(kept)
         if making is None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            making = _makings[kept] = Making(kept, write, size)
-            threading.Thread(target=making.run, daemon=True, name=f"encoder {kept.name}").start()
+            making = Making(size)
+            asked = weakref.ref(making)
+            thread = threading.Thread(target=_run, args=(asked, kept, write), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise Fault("busy", wait=10) from error
+            _makings[kept] = making
     return making
+
+
+def _run(asked: "weakref.ref[Making]", kept: Path, write: Callable[[Path], None]) -> None:
+    """Encode a file in its turn, if somebody still waits for it then."""
+    with _encoders:
+        making = asked()
+        if making is None:
+            return
+        # A name of its own for each attempt: two processes at once each rename a whole file.
+        partial = kept.with_suffix(f".{uuid.uuid4().hex}.part")
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial.touch()
+            making.begin(partial)
+            write(partial)
+            with contextlib.suppress(FileNotFoundError):  # the song was deleted: it is not kept
+                partial.replace(kept)
+            making.end()
+        except BaseException as error:  # noqa: BLE001 (whoever reads it raises it)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            making.end(error)
+        finally:
+            with _lock:
+                if _makings.get(kept) is making:
+                    del _makings[kept]
+
+
+def _piece(file: FileIO, start: int, stop: int | None) -> bytes:
+    most = PIECE if stop is None else min(PIECE, stop - start)
+    return os.pread(file.fileno(), most, start) if most > 0 else b""

@@ -57,6 +57,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         422,
         _("This file takes too long to read. Export it in stereo at 44.1 kHz and send that."),
     ),
+    "channels_change": (
+        422,
+        _("This file changes its number of channels halfway. Export it in stereo and send that."),
+    ),
     "rate_changes": (
         422,
         _("This file changes its sample rate on the way. Export it at 44.1 kHz and send that."),

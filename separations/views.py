@@ -36,6 +36,7 @@ from separations import (
     http_files,
     jobs,
     listening,
+    rate_limits,
     results,
     sentences,
     sharing,
@@ -114,8 +115,10 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     turned_away = refused(request)
     if not files and not turned_away:
         turned_away.append(("", Fault("no_file")))
-    for file in files:
+    for number, file in enumerate(files):
         try:
+            if number:
+                rate_limits.take("upload", request)  # the first was counted before it was read
             made.append(_queue(request, form, partial(uploads.accept, file)))
         except Fault as fault:
             turned_away.append((file.name or "", fault))
@@ -314,7 +317,8 @@ def chunk(request: HttpRequest, song: SongKey, stem: str, index: int) -> HttpRes
     response.headers["X-Exponent"] = str(found.exponent)
     # What a run has made so far, another attempt may make anew.
     done = job.state == Job.State.DONE
-    lasting = "private, max-age=86400, immutable" if done else "no-store"
+    age = 600 if isinstance(song, ShareToken) else 86400  # an ended link is to end here as well
+    lasting = f"private, max-age={age}, immutable" if done else "no-store"
     response.headers["Cache-Control"] = lasting
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
@@ -347,7 +351,11 @@ def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
     if found is None:
         return not_found(request)
     try:
-        download = downloads.of_stem(found, *_format(request), _span(request, job))
+        format, bit_rate = _format(request)
+        span = _span(request, job)
+        download = downloads.of_stem(found, format, bit_rate, span)
+        if not format.bytes_per_sample:
+            rate_limits.take("download", request)
         return _send(request, download, attach="download" in request.GET)
     except Fault as fault:
         return _not_sent(request, song, fault)
@@ -383,18 +391,27 @@ def mix_level(request: SiteRequest, song: SongKey) -> HttpResponse:
 
 
 def _send(request: HttpRequest, download: downloads.Download, *, attach: bool) -> HttpResponseBase:
-    known = request.method == "HEAD" or "Range" in request.headers  # they need its length
+    etag = f'"{download.identity}"'
+    if http_files.is_known(request, etag):
+        return http_files.not_modified(etag)
+    results.use(download.job)  # before it is encoded, which takes a while
+    known = _is_old(request) or request.method == "HEAD" or "Range" in request.headers
     return http_files.send(
         request,
         download.view("all" if known else "some"),
         download.format.content_type,
         download.file_name,
-        f'"{download.identity}"',
+        etag,
         attach=attach,
     )
 
 
 @limited("download")
+def _is_old(request: HttpRequest) -> bool:
+    """HTTP/1.0, where nothing but its length tells a whole file from one that broke off."""
+    return request.META.get("SERVER_PROTOCOL") == "HTTP/1.0"
+
+
 @require_safe
 def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """All stems of a song as one ZIP."""
@@ -403,7 +420,9 @@ def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
         if job.state != Job.State.DONE or job.is_expired:
             raise Fault("result_gone")
         format, bit_rate = _format(request)
-        stream = downloads.archive(job, format, bit_rate, _span(request, job))
+        span = _span(request, job)
+        results.use(job)
+        stream = downloads.archive(job, format, bit_rate, span, whole=_is_old(request))
     except Fault as fault:
         return _not_sent(request, song, fault)
     response = StreamingHttpResponse(

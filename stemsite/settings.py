@@ -341,7 +341,6 @@ RATE_LIMITS = {
     "name": envrate("LIMIT_LOGINS_PER_NAME", "30/15m"),
     "signup": envrate("LIMIT_SIGNUPS", "10/h"),
     "reset": envrate("LIMIT_RESETS", "10/h"),
-    "api": envrate("LIMIT_API", "600/10m"),
     "action": envrate("LIMIT_ACTIONS", "120/10m"),
     "download": envrate("LIMIT_DOWNLOADS", "300/10m"),
 }

@@ -87,6 +87,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.sock.setblocking(False)
         who = _who(conn)
         if who and self._busy[who] >= max(1, self.cfg.threads // 2):
+            if len(self._waiting[who]) >= self.cfg.threads:
+                # As gunicorn does; more than it accepts at all must not wait for one address.
+                self.nr_conns -= 1
+                conn.close()
+                return
             self._waiting[who].append(conn)
             return
         self._busy[who] += 1

@@ -162,3 +162,15 @@ def test_pictures_are_not_decoded(tmp_path: Path) -> None:
         # FFmpeg learns the format of the pixels by decoding one picture.
         assert picture.codec_context.format is None
         assert sum(frame.samples for frame in source.frames()) > 0
+
+
+def test_channels_that_change_halfway_are_refused(tmp_path: Path) -> None:
+    """Else a song could have the samples of another one, in another order."""
+    song = sounds.music(2.0)
+    stereo = sounds.encode(tmp_path / "stereo.aac", song, "aac").read_bytes()
+    mono = sounds.encode(tmp_path / "mono.aac", song[:1], "aac", layout="mono").read_bytes()
+    path = tmp_path / "both.aac"
+    path.write_bytes(stereo + mono)
+    with pytest.raises(Fault) as fault:
+        probe_isolated(path, 60)
+    assert fault.value.code == "channels_change"

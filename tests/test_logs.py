@@ -192,7 +192,7 @@ def test_an_upload_with_a_nasty_name_leaves_nothing_of_it_in_any_log(
     log = site.log.read_text(errors="surrogateescape")
     assert "asked for, of [hidden]" in log
     assert "done in" in log
-    assert "Internal Server Error: /songs/<uuid:job_id>" in log
+    assert "Internal Server Error: /<song:song>" in log
     for word in ("Bob", "bob", "Marley", "forged", "example.org"):
         assert word not in log
     for each in log.splitlines():

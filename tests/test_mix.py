@@ -486,7 +486,7 @@ def test_mixes_do_not_fill_the_disk(get: Get, job: Job) -> None:
         os.utime(job.rendition_folder / new, (volume, volume))
         if volume == 5:
             body(get(mix="drums:0:0", **range_))  # used again: it stays
-    assert kept() == {"drums.flac", seen[0], *seen[3:]}
+    assert kept() == {f"drums-{downloads.ENCODING_VERSION}.flac", seen[0], *seen[3:]}
 
 
 def test_an_encoding_that_fails_leaves_nothing(
@@ -673,3 +673,37 @@ def test_what_is_being_sent_may_be_dropped(get: Get, job: Job) -> None:
         file.unlink()
     with zipfile.ZipFile(io.BytesIO(body(archive))) as found:
         assert [found.read(name) for name in found.namelist()] == wanted
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(
+    get: Get, job: Job, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stems of archives that were broken off; else they would keep everybody waiting."""
+    monkeypatch.setattr(renditions, "_encoders", threading.BoundedSemaphore(1))
+    get("archive", format="flac").close()
+    gate.open()
+    body(get(format="mp3-128"))
+    assert gate.encodings == 2  # the first stem, which had begun, and this mix
+
+
+def test_over_old_http_nothing_is_sent_without_its_length(
+    visitor: Client, job: Job, gate: Gate
+) -> None:
+    gate.open()
+    for what in ("mix", "archive"):
+        response = visitor.get(
+            f"/songs/{job.pk}/{what}", {"format": "flac"}, SERVER_PROTOCOL="HTTP/1.0"
+        )
+        assert response.headers["Content-Length"] == str(len(body(response)))
+
+
+def test_a_file_without_a_thread_to_encode_it_can_be_asked_for_again(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert get(format="flac").status_code == 503
+    assert described(body(get(format="flac")))[0] == FRAMES / sounds.RATE

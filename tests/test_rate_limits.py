@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import get_resolver, resolve, reverse
 from django.utils import timezone
@@ -168,6 +169,48 @@ def test_one_client_does_not_hold_all_threads(visitor: Client, site_settings: Se
     assert (refused.status_code, elsewhere.status_code, busy.status_code) == (429, 400, 503)
     assert refused.headers["Retry-After"]
     assert busy.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("place", ["/about", "/demo", "/i18n/setlang/", "/no/such/page"])
+def test_no_other_address_takes_files(visitor: Client, place: str) -> None:
+    """All of a body is on the disk before a view is asked what it thinks of it."""
+    song = SimpleUploadedFile("a.wav", b"x" * 100_000)
+    assert visitor.post(place, {"file": song}).status_code in (404, 413)
+    assert visitor.post("/about", {"a": "b"}).status_code == 405
+
+
+def test_what_another_site_sends_uses_up_nothing(
+    visitor: Client, limit: Callable[..., None]
+) -> None:
+    limit(upload=(1, 60))
+    for _ in range(3):
+        sent = visitor.post("/", {}, headers={"Sec-Fetch-Site": "cross-site"})
+        assert sent.status_code == 403
+    assert visitor.post("/", {}).status_code == 400
+    assert visitor.post("/", {}).status_code == 429
+
+
+def test_a_refused_log_in_leaves_no_row(visitor: Client, limit: Callable[..., None]) -> None:
+    limit(login=(1, 60), name=(5, 60))
+    answers = []
+    for number in range(4):
+        guess = {"username": f"name{number}", "password": "x"}
+        answers.append(visitor.post("/account/login", guess).status_code)
+    assert answers == [200, 429, 429, 429]
+    assert Bucket.objects.count() == 2  # the address, and the one name that was tried
+
+
+def test_asking_for_a_head_alone_takes_a_thread_too(
+    visitor: Client, site_settings: Settings
+) -> None:
+    """It waits for the same encoder."""
+    site_settings.WEB_THREADS = 8
+    held = [rate_limits.slots.enter("listen", "127.0.0.1") for _ in range(2)]
+    place = f"/songs/{uuid.UUID(int=1)}/stems/bass"
+    assert visitor.head(place).status_code == 429
+    for leave in held:
+        leave()
+    assert visitor.head(place).status_code == 404
 
 
 # All that changes something

@@ -22,8 +22,8 @@ import numpy as np
 from separations.audio import sandbox
 from separations.audio.probe import probe
 from separations.audio.source import open_source
-from separations.audio.stereo import Block, gather, stereo
-from separations.audio.wire import HEAD, MOST_SAMPLES, SAMPLES, TEXT
+from separations.audio.stereo import gather, stereo
+from separations.audio.wire import HEAD, MOST_SAMPLES, SAMPLES, TEXT, Block
 from separations.faults import Fault
 
 SONG, ANSWER = 0, 1

@@ -13,7 +13,7 @@ import numpy as np
 from separations.audio.info import CHANNELS, SAMPLE_RATE
 from separations.audio.isolated import open_song
 from separations.audio.source import samples_of
-from separations.audio.stereo import Block
+from separations.audio.wire import Block
 
 # torchaudio's polyphase kernel has a row for each step of the reduced ratio. Rates that hardly
 # share a factor with 44,100 (44,056 Hz, say) would need gigabytes; FFmpeg takes those.

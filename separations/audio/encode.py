@@ -84,10 +84,17 @@ def _open(target: Path, frames: int, format: Format, tags: Tags, bit_rate: int) 
 
 
 class _WriteOnly:
-    """A file that FFmpeg cannot go back in."""
+    """A file that nobody can go back in, and that takes all of what is written, or fails."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.write = file.write
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        whole = len(rest)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        return whole
 
 
 class _FlacFile:
@@ -126,7 +133,7 @@ class _Once(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO, frames: int) -> None:
-        self._file, self._frames = file, frames
+        self._file, self._frames = _WriteOnly(file), frames
         self._at = self._end = 0
         self._error: OSError | None = None
 
@@ -147,9 +154,7 @@ class _Once(io.RawIOBase):
             last = FLAC_HEAD - self._at
             stated = int.from_bytes(piece[last - 5 : last], "big") | self._frames
             piece = piece[: last - 5] + stated.to_bytes(5, "big") + piece[last:]
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        self._file.write(piece)
 
     def check(self) -> None:
         if self._error is not None:
@@ -170,7 +175,8 @@ class _Mp3File:
     """MP3 at a constant bit rate, frame by frame."""
 
     def __init__(self, file: BinaryIO, layout: CbrMp3) -> None:
-        self._file, self._layout, self._frames = file, layout, 0
+        self._file, self._layout, self._frames = _WriteOnly(file), layout, 0
+        self._written = 0
         self._codec = av.CodecContext.create("libmp3lame", "w")
         self._codec.sample_rate, self._codec.layout = SAMPLE_RATE, "stereo"
         self._codec.format = av.AudioFormat("fltp")
@@ -190,14 +196,12 @@ class _Mp3File:
             self._write(bytes(packet))
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        self._written += self._file.write(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is None:
             self._encode(None)
-            if self._file.tell() != self._layout.size:
+            if self._written != self._layout.size:
                 raise ValueError("an MP3 file of another size than its head states")
 
 

@@ -13,6 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,10 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from separations.audio.accepted import DECODERS, DEMUXERS, HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS
 from separations.audio.info import CHANNELS, AudioInfo
-from separations.audio.source import DECODERS, DEMUXERS, HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS
-from separations.audio.stereo import Block
-from separations.audio.wire import HEAD, MOST_SAMPLES, MOST_TEXT, SAMPLES, TEXT
+from separations.audio.wire import HEAD, MOST_SAMPLES, MOST_TEXT, SAMPLES, TEXT, Block
 from separations.faults import Fault
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,11 @@ FAULTS = {
     "not_finite": (),
     "damaged": (),
     "rate_changes": (),
+    "channels_change": (),
 }
+# Decoders of uploads side by side; each takes a core and up to a gigabyte.
+_probing = threading.BoundedSemaphore(os.cpu_count() or 1)
+PATIENCE_SECONDS = 30.0
 _told = set[str]()  # what was found missing and said once
 
 
@@ -64,8 +68,17 @@ def probe_isolated(path: Path, max_seconds: float) -> AudioInfo:
 
     Raises:
         Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
-            long.
+            long, busy when it has to wait for others too long.
     """
+    if not _probing.acquire(timeout=PATIENCE_SECONDS):
+        raise Fault("busy", wait=10)
+    try:
+        return _probe(path, max_seconds)
+    finally:
+        _probing.release()
+
+
+def _probe(path: Path, max_seconds: float) -> AudioInfo:
     with Child(path, "probe", max_seconds) as child:
         return _info(child.hear().get("info"), max_seconds)
 

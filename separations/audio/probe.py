@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from separations.audio.info import AudioInfo
+from separations.audio.info import CHANNELS, AudioInfo
 from separations.audio.source import FloatFrames, open_source
 from separations.faults import Fault
 
@@ -53,7 +53,8 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
             raise Fault("truncated", read=round(seconds))
         tags = {**source.container.metadata, **source.stream.metadata}
         tags = {key.lower(): _clean(value) for key, value in tags.items()}
-        digest.update(f"{rate}/{channels}".encode())
+        layout = "" if channels <= CHANNELS else f"/{codec.layout.name}"  # how it is folded down
+        digest.update(f"{rate}/{channels}{layout}".encode())
         return AudioInfo(
             container=source.container.format.name.split(",")[0],
             codec=codec.name,

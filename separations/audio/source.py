@@ -18,20 +18,16 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from separations.audio.accepted import (
+    DECODERS,
+    DEMUXERS,
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    MOST_CHANNELS,
+    MOST_STREAMS,
+)
 from separations.faults import Fault
 
-DEMUXERS = ("mp3", "wav", "w64", "flac", "ogg", "mov", "mp4", "m4a", "3gp", "aac")
-# By FFmpeg's names. Nothing that draws: a cover is left alone, like the film beside a sound track.
-DECODERS = (
-    *("mp3float", "mp3", "mp2float", "mp2", "mp1float", "mp1", "aac", "flac", "alac"),
-    *("vorbis", "opus", "libopus"),
-    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le"),
-    *("pcm_s32be", "pcm_s64le", "pcm_s64be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
-    *("pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav"),
-)
-MOST_STREAMS = 32  # sound, covers, chapters, a film's tracks
-LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
-MOST_CHANNELS = 8  # 7.1
 # More unreadable packets than one in this many, and what is left is no longer the song.
 TOLERATED_DAMAGE = 20
 
@@ -56,7 +52,7 @@ class Source:
 
     def frames(self) -> Iterator[av.AudioFrame]:
         """Decoded frames in order. A damaged packet is skipped; too many are a Fault."""
-        rate = self.stream.codec_context.sample_rate
+        rate, layout = self.stream.codec_context.sample_rate, ""
         for packet in self.container.demux(self.stream):
             try:
                 frames = packet.decode()
@@ -71,6 +67,11 @@ class Source:
                 # limits are reckoned with that.
                 if frame.sample_rate != rate:
                     raise Fault("rate_changes")
+                # Else the same samples could be those of another song: a row of left and right
+                # is a mono song of twice the length.
+                layout = layout or frame.layout.name
+                if frame.layout.name != layout:
+                    raise Fault("channels_change")
                 if frame.layout.nb_channels > MOST_CHANNELS:
                     raise _too_many_channels(frame.layout.nb_channels)
                 yield frame

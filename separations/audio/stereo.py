@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from separations.audio.info import CHANNELS
 from separations.audio.source import FloatFrames, samples_of
+from separations.audio.wire import Block
 
-Block = NDArray[np.float32]  # (2, samples)
 BLOCK_SAMPLES = 1 << 16
 
 

@@ -2,6 +2,11 @@
 
 import struct
 
+import numpy as np
+from numpy.typing import NDArray
+
+Block = NDArray[np.float32]  # (2, samples)
+
 HEAD = struct.Struct("=cI")  # kind, length in bytes
 TEXT = b"t"  # a JSON object
 SAMPLES = b"s"  # float32 of shape (CHANNELS, samples), in the machine's byte order

@@ -63,6 +63,7 @@ def _keep_in_float32(graph: Path, layer: str) -> None:
     its transformations, which its CPU plugin looks for under the name of float16 alone.
     """
     tree = ElementTree.parse(graph)  # noqa: S314 (written above)
+    marked = 0
     for node in tree.iterfind("layers/layer"):
         inside = node.get("name", "").startswith((f"{layer}.", f"{layer}/"))
         if inside and node.get("type") != "Const":
@@ -70,6 +71,9 @@ def _keep_in_float32(graph: Path, layer: str) -> None:
             mark = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
             ElementTree.SubElement(info, "attribute", mark)
             node.insert(0 if node.find("data") is None else 1, info)
+            marked += 1
+    if not marked:
+        raise ValueError(f"no {layer} in the graph")
     tree.write(graph)
 
 
