@@ -24,6 +24,9 @@ from tests.sounds import ROOT
 MOST_SECONDS = "30"  # of a song, in this site
 
 
+LIMITS = ("UPLOADS", "LOGINS", "LOGINS_PER_NAME", "SIGNUPS", "RESETS", "ACTIONS", "DOWNLOADS")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Throw hostile inputs at the site.")
     parser.add_argument("--inputs", type=int, default=9_000, help="files within one process")
@@ -54,7 +57,8 @@ def _run(asked: argparse.Namespace, folder: Path) -> Tally:
         ALLOWED_HOSTS="127.0.0.1,localhost,testserver",
         LOG_LEVEL="ERROR",
         # Limits on how much one visitor may send would leave little to be read.
-        **dict.fromkeys(("LIMIT_UPLOADS", "LIMIT_PAGES", "MAX_QUEUED_JOBS"), "0"),
+        **{f"LIMIT_{name}": "0" for name in LIMITS},
+        MAX_QUEUED_JOBS="0",
         **dict.fromkeys(("MAX_MINUTES_A_DAY", "MAX_OWNER_STORAGE_GB"), "0"),
     )
     for name in ("SECRET_KEY", "DATABASE_URL", "HUEY_URL", "DEBUG"):
