@@ -75,7 +75,7 @@ class DiskFile(TemporaryFileUploadHandler):
     """
 
     def new_file(self, *args: object, **kwargs: object) -> None:
-        self.__dict__.pop("file", None)  # the one before is complete, and to be kept
+        self.__dict__.pop("file", None)  # of one before that was refused halfway
         self._digest = hashlib.sha256()
         try:
             super().new_file(*args, **kwargs)  # type: ignore[arg-type]
@@ -95,6 +95,8 @@ class DiskFile(TemporaryFileUploadHandler):
         try:
             file = super().file_complete(file_size)
             file.sha256 = self._digest.hexdigest()  # type: ignore[union-attr]
+            # The parser closes, and so deletes, what handlers hold when the next file is refused.
+            del self.file
             return file
         except OSError as error:
             self._give_up(error)

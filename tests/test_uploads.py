@@ -108,3 +108,13 @@ def test_a_name_is_shown_and_is_no_path(
     upload = Upload.objects.get()
     assert upload.file_name == kept
     assert [path.name for path in site_settings.UPLOAD_DIR.iterdir()] == [upload.pk.hex]
+
+
+@pytest.mark.parametrize("second", ["words.txt", "song.mp3"])
+def test_a_good_song_is_kept_beside_one_that_is_refused(
+    visitor: Client, tmp_path: Path, second: str
+) -> None:
+    song = sounds.wav(tmp_path / "good.wav", sounds.music(1.0)).read_bytes()
+    sent = [SimpleUploadedFile("good.wav", song), *files(second)]
+    visitor.post("/", {**CHOICE, "file": sent})
+    assert [upload.file_name for upload in Upload.objects.all()] == ["good.wav"]
