@@ -48,6 +48,7 @@ KINDS = {
     "action": Kind(),
     "download": Kind(safe=True, share=1 / 4),
     "listen": Kind(safe=True, share=1 / 4),
+    "refused": Kind(share=1 / 16),  # uploads that are read on for a moment, of all clients
 }
 ALL_LONG = 3 / 4  # of all threads; the rest is for pages
 
@@ -236,7 +237,7 @@ def _unfit(request: HttpRequest, kind: str) -> Fault | None:
 def _drain(request: HttpRequest) -> None:
     """Read on for a while, keep nothing: browsers show an answer only when they have sent all."""
     try:
-        leave = draining.enter("upload", "")
+        leave = draining.enter("refused", "")
     except Fault:
         return  # too many of them: the others hear of it at once, or not at all
     until = time.monotonic() + DRAIN_SECONDS
