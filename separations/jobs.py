@@ -16,15 +16,17 @@ from django.db import transaction
 from django.db.models import F, Max, Min
 from django.utils import timezone
 
-from separations import quotas, results
+from separations import quotas, results, timeline
 from separations.engine.messages import OUTPUT_VERSION
 from separations.engine.options import Options, settle
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault
-from separations.models import QUEUE_ORDER, Job, JobQuerySet, Owner, Stem, Upload
+from separations.models import QUEUE_ORDER, Job, JobQuerySet, Owner, Stem, Transition, Upload
 
 State = Job.State
+Cause = Transition.Cause
 FIRST, IN_TURN, LAST = 1, 0, -1  # the priorities; staff can change them
+OWNER, STAFF = "owner", "staff"  # who acts on a job
 QUEUED_AFRESH: dict[str, object] = {
     "state": State.QUEUED,
     "stage": Job.Stage.WAIT,
@@ -47,8 +49,11 @@ def site_options(model: str, stems: str) -> Options:
     )
 
 
-def submit(upload: Upload, options: Options, owner: Owner) -> Job:
+def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = "") -> Job:
     """Queue a separation, or hand out the finished result of the same one.
+
+    Args:
+        webhook_url: an address to call when the job ends, checked already.
 
     Raises:
         Fault: when the options cannot be met (see `separations.engine.options.settle`), or the
@@ -68,7 +73,9 @@ def submit(upload: Upload, options: Options, owner: Owner) -> Job:
             result_key=result_key(upload, options, model),
             queued_at=timezone.now(),
             turn=next_turn(owner),
+            webhook_url=webhook_url,
         )
+        timeline.note([job.pk], State.QUEUED, Cause.SUBMITTED)
         quotas.check_storage(owner)
         if serve_from_store(job):
             job.refresh_from_db()
@@ -128,11 +135,14 @@ def serve_from_store(job: Job) -> bool:
     earlier = Job.objects.with_result(job.result_key).select_for_update().order_by("pk").first()
     if earlier is None or not results.is_whole(earlier):
         return False
-    return hand_out(earlier, Job.objects.filter(pk=job.pk)) == 1
+    return hand_out(earlier, Job.objects.filter(pk=job.pk), Cause.REUSED) == 1
 
 
-def hand_out(finished: Job, waiting: JobQuerySet) -> int:
-    """Give the stems of a finished job to queued ones with the same key; returns to how many."""
+def hand_out(finished: Job, waiting: JobQuerySet, cause: Cause) -> int:
+    """Give the stems of a finished job to queued ones with the same key; returns to how many.
+
+    Called in a transaction.
+    """
     stems = list(finished.stems.all())
     given = 0
     now = timezone.now()
@@ -162,13 +172,17 @@ def hand_out(finished: Job, waiting: JobQuerySet) -> int:
                 )
                 for stem in stems
             )
+            timeline.note([job.pk], State.DONE, cause, source=str(finished.pk))
     return given
 
 
-def cancel(job: Job) -> bool:
+def cancel(job: Job, by: str = OWNER) -> bool:
     """Stop a waiting or running job. Its runner notices within a second.
 
     When other jobs are attached to it, the run goes on for the first of them.
+
+    Args:
+        by: OWNER or STAFF, for the timeline.
     """
     with transaction.atomic():
         run = Job.objects.running().select_for_update().filter(pk=job.pk).first()
@@ -183,6 +197,8 @@ def cancel(job: Job) -> bool:
                 finished_at=timezone.now(),
             )
         )
+        if cancelled:
+            timeline.note([job.pk], State.CANCELLED, Cause.CANCELLED, by=by)
         if cancelled and run is not None:
             _pass_on(run)
     return cancelled == 1
@@ -204,6 +220,7 @@ def _pass_on(run: Job) -> None:
             memory_reserved=run.memory_reserved,
         )
         if taken_over:
+            timeline.note([heir.pk], State.RUNNING, Cause.INHERITED, source=str(run.pk))
             return
 
 
@@ -230,6 +247,8 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
             finished_at=None,
         )
         if queued:
+            by = STAFF if owner is None else OWNER
+            timeline.note([job.pk], State.QUEUED, Cause.RETRIED, by=by)
             renew_key(job)
             if owner is not None:
                 quotas.check_storage(owner)

@@ -18,15 +18,16 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from filelock import FileLock, Timeout
 
-from separations import jobs, limits, results
+from separations import control, jobs, limits, results, timeline
 from separations.engine import memory
 from separations.engine.messages import Done, Progress
 from separations.faults import Fault
 from separations.jobs import QUEUED_AFRESH, hand_out, serve_from_store
-from separations.models import Job, Stem
+from separations.models import Job, Stem, Transition
 
 logger = logging.getLogger(__name__)
 State = Job.State
+Cause = Transition.Cause
 HOST = platform.node()
 CLAIM_SECONDS = 10
 UNUSABLE = (Fault, TypeError, ValueError, OSError)  # what a job of another version may raise
@@ -38,11 +39,14 @@ def claim(idle_bytes: int = 0) -> Job | None:
     """Take the next waiting job under a new lease; None when nothing waits, or not now.
 
     A job that would not fit in the memory that is left waits, and all others behind it: whatever
-    runs now ends, and then it fits. Jobs whose result is there already are ended on the way.
+    runs now ends, and then it fits. Jobs whose result is there already are ended on the way. While
+    the queue is paused nothing is taken.
 
     Args:
         idle_bytes: memory of engines that do nothing, which the caller can free.
     """
+    if control.is_paused():
+        return None
     try:
         # Two runners on this machine must not both find room for the last job that fits.
         with FileLock(settings.DATA_DIR / "claim.lock", timeout=CLAIM_SECONDS):
@@ -103,6 +107,9 @@ def _take(job: Job) -> uuid.UUID | None:
                 host=HOST,
                 memory_reserved=job.memory_reserved,
             )
+            if taken:
+                attempt = job.attempt + 1
+                timeline.note([job.pk], State.RUNNING, Cause.CLAIMED, attempt=attempt, host=HOST)
     except IntegrityError:
         return None  # a runner elsewhere makes the same result just now: attached to that one
     return lease if taken else None
@@ -159,8 +166,9 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
             Stem(job=held, position=position, **asdict(stem))
             for position, stem in enumerate(done.stems)
         )
+        timeline.note([held.pk], State.DONE, Cause.FINISHED, engine=done.engine)
         held.refresh_from_db()
-        hand_out(held, Job.objects.attached_to(held))
+        hand_out(held, Job.objects.attached_to(held), Cause.SHARED)
         results.publish(staging, held)
     return True
 
@@ -185,10 +193,14 @@ def _fail(held: Job, fault: Fault) -> None:
         "error_params": fault.params,
         "finished_at": timezone.now(),
     }
+    told = {"error": fault.code, "attempt": held.attempt}
     Job.objects.filter(pk=held.pk).update(**ended)
+    timeline.note([held.pk], State.FAILED, Cause.FAULT, **told)
     # What befell this one would befall them: their samples, model and options are the same.
     if fault.code != "upload_gone":
-        Job.objects.attached_to(held).update(**ended)
+        for attached in Job.objects.attached_to(held):
+            if Job.objects.filter(pk=attached.pk, state=State.QUEUED).update(**ended):
+                timeline.note([attached.pk], State.FAILED, Cause.FAULT, **told, source=str(held.pk))
 
 
 def _lock_held(job: Job) -> Job | None:
@@ -206,16 +218,27 @@ def _update_held(job: Job, **values: object) -> bool:
     return (held.update(**values) or held.update(**values)) == 1  # twice: see `_lock_held`
 
 
-def hand_back(job: Job, *, counts: bool, reserve: int | None = None) -> bool:
-    """Put a job that is being run back into the queue; `counts` says whether it was an attempt.
+def hand_back(job: Job, fault: Fault | None = None, *, reserve: int | None = None) -> bool:
+    """Put a job that is being run back into the queue.
 
     Args:
+        fault: what it met in this attempt; without one, the attempt does not count.
         reserve: the memory in bytes that its next attempt gets at least.
     """
-    if counts:
-        return _update_held(job, **QUEUED_AFRESH, memory_reserved=reserve)
-    # What was set aside stays so: it may be more than the estimate, after a lack of memory.
-    return _update_held(job, **QUEUED_AFRESH, attempt=F("attempt") - 1)
+    with transaction.atomic():
+        held = _lock_held(job)
+        if held is None:
+            return False
+        row = Job.objects.filter(pk=held.pk)
+        if fault is None:
+            # What was set aside stays so: it may be more than the estimate, after a lack of memory.
+            row.update(**QUEUED_AFRESH, attempt=F("attempt") - 1)
+            timeline.note([held.pk], State.QUEUED, Cause.HANDED_BACK, host=HOST)
+        else:
+            row.update(**QUEUED_AFRESH, memory_reserved=reserve)
+            told = {"error": fault.code, "attempt": held.attempt}
+            timeline.note([held.pk], State.QUEUED, Cause.FAULT, **told)
+    return True
 
 
 def try_again_or_fail(job: Job, fault: Fault) -> None:
@@ -228,7 +251,7 @@ def try_again_or_fail(job: Job, fault: Fault) -> None:
     else:
         # Memory ran out: the next attempt gets all there is, so it runs alone.
         reserve = limits.capacity() if fault.code == "out_of_memory" else None
-        hand_back(held, counts=True, reserve=reserve)
+        hand_back(held, fault, reserve=reserve)
 
 
 def end_with(job: Job, fault: Fault) -> None:
@@ -250,11 +273,14 @@ def recover() -> int:
     for job in Job.objects.stalled():
         logger.warning("Job %s: lost in attempt %s (%s)", job.pk, job.attempt, job.stage)
         stalled = Job.objects.stalled().filter(pk=job.pk, lease=job.lease)
-        if job.attempt < settings.MAX_ATTEMPTS:
-            recovered += stalled.update(**QUEUED_AFRESH, memory_reserved=None)
-            continue
         with transaction.atomic():
-            if stalled.select_for_update().exists():
+            if not stalled.select_for_update().exists():
+                continue
+            told: dict[str, object] = {"attempt": job.attempt, "host": job.host}
+            if job.attempt >= settings.MAX_ATTEMPTS:
                 _fail(job, Fault("lost", attempts=job.attempt))
-                recovered += 1
+            else:
+                stalled.update(**QUEUED_AFRESH, memory_reserved=None)
+                timeline.note([job.pk], State.QUEUED, Cause.LOST, **told)
+        recovered += 1
     return recovered

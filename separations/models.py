@@ -190,6 +190,7 @@ class Job(models.Model):
     error_params = models.JSONField(_("error details"), default=dict, blank=True)
 
     cached = models.BooleanField(_("from an earlier result"), default=False)
+    webhook_url = models.URLField(_("webhook"), max_length=500, blank=True)
     frames = models.PositiveBigIntegerField(_("samples"), null=True, blank=True)
     song_peak = models.FloatField(_("song's peak"), null=True, blank=True)
     song_loudness = models.FloatField(_("song's loudness"), null=True, blank=True)
@@ -215,6 +216,9 @@ class Job(models.Model):
                 condition=Q(memory_used__isnull=False),
             ),
             models.Index(fields=("-created_at",), name="job_newest"),
+            models.Index(fields=("-finished_at",), name="job_lately_ended"),
+            models.Index(fields=("model", "-created_at"), name="job_of_model"),
+            models.Index(fields=("error_code", "-created_at"), name="job_of_error"),
         )
         constraints = (
             models.CheckConstraint(
@@ -365,6 +369,209 @@ class ShareLink(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+class Transition(models.Model):
+    """A line of a job's timeline: the state that it came into, when and why."""
+
+    class Cause(models.TextChoices):
+        SUBMITTED = "submitted", _("sent in")
+        RETRIED = "retried", _("asked for again")
+        CLAIMED = "claimed", _("taken by a runner")
+        FINISHED = "finished", _("separated")
+        REUSED = "reused", _("given the result of an earlier job")
+        SHARED = "shared", _("given the result of a job beside it")
+        INHERITED = "inherited", _("took over the run of a cancelled job")
+        CANCELLED = "cancelled", _("cancelled")
+        FAULT = "fault", _("met a fault")
+        HANDED_BACK = "handed_back", _("handed back by a consumer that stopped")
+        LOST = "lost", _("not heard of any more")
+
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="timeline", verbose_name=_("job")
+    )
+    at = models.DateTimeField(_("time"), default=timezone.now)
+    state = models.CharField(_("state"), max_length=10, choices=Job.State.choices)
+    cause = models.CharField(_("cause"), max_length=12, choices=Cause.choices)
+    detail = models.JSONField(_("details"), default=dict, blank=True)
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("transition")
+        verbose_name_plural = _("timeline")
+        ordering = ("pk",)
+
+    def __str__(self) -> str:
+        return f"{self.get_state_display()}: {self.get_cause_display()}"
+
+
+class QueueSwitch(models.Model):
+    """Whether jobs are taken from the queue at all: the one row there is, or none yet."""
+
+    paused_at = models.DateTimeField(_("paused"), null=True, blank=True)
+    paused_by = models.CharField(_("paused by"), max_length=150, blank=True)
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("switch of the queue")
+        verbose_name_plural = _("switches of the queue")
+        constraints = (models.CheckConstraint(name="queue_switch_is_one", condition=Q(pk=1)),)
+
+    def __str__(self) -> str:
+        return "paused" if self.paused_at else "running"
+
+
+class ConsumerQuerySet(models.QuerySet["Consumer"]):
+    def alive(self) -> "ConsumerQuerySet":
+        """Those heard of within the length of a lease, by the database's clock alone."""
+        return self.filter(heartbeat_at__gte=Now() - timedelta(seconds=settings.LEASE_SECONDS))
+
+
+class Consumer(models.Model):
+    """A process that runs jobs, as it last told of itself.
+
+    slots: for each, the job it works on ("" for none) and the bytes its engine holds.
+    machine: bytes of memory and disk, and of what is kept there; see `control.Machine`.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    host = models.CharField(_("machine"), max_length=255)
+    pid = models.PositiveIntegerField(_("process"))
+    started_at = models.DateTimeField(_("started"))
+    heartbeat_at = models.DateTimeField(_("last heard of"))
+    slots = models.JSONField(_("slots"), default=list)
+    machine = models.JSONField(_("machine's state"), default=dict)
+
+    objects = ConsumerQuerySet.as_manager()
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("consumer")
+        verbose_name_plural = _("consumers")
+        ordering = ("started_at",)
+
+    def __str__(self) -> str:
+        return f"{self.host} ({self.pid})"
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def valid(self) -> "ApiTokenQuerySet":
+        in_time = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+        return self.filter(in_time, revoked_at=None, user__is_active=True)
+
+
+class ApiToken(models.Model):
+    """Lets a program act for an account. The token itself is shown once and not kept.
+
+    hint: its first characters, by which its owner tells it from others.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name="api_tokens",
+        verbose_name=_("user"),
+    )
+    name = models.CharField(_("name"), max_length=60)
+    hint = models.CharField(_("begins with"), max_length=12)
+    token_hash = models.CharField(_("token's SHA-256"), max_length=64, unique=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
+    used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    objects = ApiTokenQuerySet.as_manager()
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("API token")
+        verbose_name_plural = _("API tokens")
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class WebhookKey(models.Model):
+    """Which signing secret of an account is in use; the secret itself is worked out, not kept."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    version = models.PositiveIntegerField(_("version"), default=1)
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("webhook key")
+        verbose_name_plural = _("webhook keys")
+
+    def __str__(self) -> str:
+        return f"{self.user_id} v{self.version}"
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def due(self) -> "DeliveryQuerySet":
+        """What is to be sent now, the longest due first, by the database's clock."""
+        waiting = self.filter(state=Delivery.State.WAITING, next_at__lte=Now())
+        return waiting.order_by("next_at")
+
+
+class Delivery(models.Model):
+    """A webhook call about a job that ended, until it arrived or was given up.
+
+    body: the very text that is sent and signed, the same in every attempt.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        DELIVERED = "delivered", _("delivered")
+        GIVEN_UP = "given_up", _("given up")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="deliveries", verbose_name=_("job")
+    )
+    url = models.URLField(_("address"), max_length=500)
+    body = models.TextField(_("body"))
+    state = models.CharField(
+        _("state"), max_length=10, choices=State.choices, default=State.WAITING
+    )
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    next_at = models.DateTimeField(_("next attempt"), default=timezone.now)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+    outcome = models.CharField(_("last answer"), max_length=200, blank=True)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("webhook delivery")
+        verbose_name_plural = _("webhook deliveries")
+        ordering = ("-created_at",)
+        indexes = (
+            models.Index(fields=("next_at",), name="delivery_due", condition=Q(state="waiting")),
+            models.Index(fields=("-created_at",), name="delivery_newest"),
+        )
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class IdempotencyKey(models.Model):
+    """A request that may be repeated without making a second job. key: a keyed hash of the
+    asker and what they sent as Idempotency-Key. request: a hash of what was asked for."""
+
+    key = models.CharField(_("key"), max_length=64, primary_key=True)
+    request = models.CharField(_("request"), max_length=64)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="+", verbose_name=_("job"))
+    created_at = models.DateTimeField(_("created"), auto_now_add=True, db_index=True)
+
+    class Meta(TypedModelMeta):
+        verbose_name = _("idempotency key")
+        verbose_name_plural = _("idempotency keys")
+
+    def __str__(self) -> str:
+        return self.key[:12]
 
 
 class Bucket(models.Model):

@@ -6,9 +6,7 @@ somebody plays or downloads (see `results.use`), the staging of jobs that run, u
 their way in.
 """
 
-import contextlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from filelock import FileLock, Timeout
 
-from separations import buckets, jobs, results, uploads
+from separations import buckets, control, jobs, results, uploads
 from separations.models import Job, Upload, folder_of
 
 logger = logging.getLogger(__name__)
@@ -284,14 +282,12 @@ def _is_abandoned(path: Path) -> bool:
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
-    files = (
-        [path] if path.is_file() else [Path(home) / n for home, _, ns in os.walk(path) for n in ns]
-    )
-    total = 0
-    for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size
-    return total
+    if path.is_dir():
+        return control.bytes_in(path)
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _uuid(name: str) -> UUID:

@@ -18,7 +18,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
 
-from separations import jobs, leases, limits
+from separations import control, jobs, leases, limits
 from separations.audio.info import SAMPLE_RATE
 from separations.engine import tuning
 from separations.engine.host import EngineProcess
@@ -51,12 +51,14 @@ class Slot:
     def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
         self.engine = engine
         self.busy = False
+        self.job = ""  # the id of the one it works on
         self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
         self._threads, self._stopping = threads, stopping
 
     def run(self, job: Job) -> None:
         """Run one claimed job to an end: done, failed, queued again, or not ours any more."""
         started = time.monotonic()
+        self.job = str(job.pk)
         logger.info("Job %s: attempt %s with %s", job.pk, job.attempt, job.model)
         staging = job.staging_folder
         try:
@@ -68,14 +70,14 @@ class Slot:
         except LeaseLost:
             logger.info("Job %s: no longer ours, stopped", job.pk)
         except Stopping:
-            leases.hand_back(job, counts=False)
+            leases.hand_back(job)
             logger.info("Job %s: handed back", job.pk)
         except Fault as fault:
             trace = {"trace": fault.trace}
             logger.error("Job %s: %s", job.pk, fault, extra=trace, exc_info=not fault.trace)
             # Whoever ends this process may have ended the engine first.
             if fault.code == "engine_died" and self._stopping.wait(STOP_IS_HEARD_SECONDS):
-                leases.hand_back(job, counts=False)
+                leases.hand_back(job)
             else:
                 leases.end_with(job, fault)
         except OSError as error:
@@ -89,7 +91,11 @@ class Slot:
             logger.exception("Job %s: failed", job.pk)
             leases.end_with(job, Fault("engine_error", reason=type(error).__name__))
         finally:
+            self.job = ""
             shutil.rmtree(staging, ignore_errors=True)
+
+    def state(self) -> control.SlotState:
+        return control.SlotState(self.job, self._threads, self.engine.resident)
 
     def _separate(self, job: Job, staging: str) -> Done:
         """Have the engine separate the job's song, keeping the lease alive meanwhile."""
@@ -161,14 +167,15 @@ class _Lease:
 
 
 class Crew:
-    """The slots of one consumer, each in a thread; and one thread that recovers lost jobs, and one
-    that measures the machine if it never was."""
+    """The slots of one consumer, each in a thread; one thread that recovers lost jobs and tells
+    that the consumer is alive, and one that measures the machine if it never was."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._room = threading.Lock()
         self._calls = 0
+        self._presence = control.Presence()
         count, threads = limits.slots(), limits.threads()
         gigabytes = limits.capacity() / 1e9
         logger.info("Slots: %s of %s threads, in %.1f GB of memory", count, threads, gigabytes)
@@ -275,13 +282,26 @@ class Crew:
 
     def _recover(self) -> None:
         try:
-            while not self._stopping.wait(RECOVER_SECONDS):
+            while True:
                 try:
                     close_old_connections()
+                    self._presence.beat(self._slot_states(), limits.capacity())
                     if leases.recover():
                         self.call()
                 except Exception:
                     logger.exception("Lost jobs could not be looked for")
                     connection.close()
+                if self._stopping.wait(RECOVER_SECONDS):
+                    break
+            self._leave()
         finally:
             connection.close()
+
+    def _slot_states(self) -> list[control.SlotState]:
+        return [slot.state() for slot in self._slots]
+
+    def _leave(self) -> None:
+        try:
+            self._presence.leave()
+        except DatabaseError:
+            logger.exception("The consumer could not say that it stops")

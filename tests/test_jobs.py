@@ -133,7 +133,7 @@ def test_who_lost_the_lease_changes_nothing(submit: Submit, act: str) -> None:
         "heartbeat": lambda: leases.heartbeat(late, Progress("separate", 0.9, None)),
         "finish": lambda: leases.finish(late, done, staging),
         "fail": lambda: leases.fail(late, Fault("engine_error", reason="late")),
-        "hand_back": lambda: leases.hand_back(late, counts=True),
+        "hand_back": lambda: leases.hand_back(late, Fault("stalled", seconds=1)),
     }
     assert acts[act]() is False
     after = Job.objects.get(pk=current.pk)
@@ -167,7 +167,7 @@ def test_after_the_last_attempt_it_fails_with_the_reason(
 
 def test_a_graceful_stop_is_no_attempt(submit: Submit) -> None:
     job = submit()
-    assert leases.hand_back(claimed(), counts=False)
+    assert leases.hand_back(claimed())
     job.refresh_from_db()
     assert (job.state, job.attempt) == (State.QUEUED, 0)
 

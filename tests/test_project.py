@@ -24,6 +24,7 @@ ROOMS = (
     {"audio"},
     {"engine"},
     {"models"},
+    {"webhooks", "timeline", "control"},
     {"sentences", "labels"},
     {
         "uploads",

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,7 @@ class JobsAndActors(RuleBasedStateMachine):
     def hand_back(self, number: int) -> None:
         run = self._run(number)
         held = Job.objects.held(run.lease).first()
-        assert leases.hand_back(run, counts=False) == (held is not None)
+        assert leases.hand_back(run) == (held is not None)
         if held is not None:
             assert Job.objects.get(pk=held.pk).attempt == held.attempt - 1
 
@@ -181,6 +182,13 @@ class JobsAndActors(RuleBasedStateMachine):
             assert not (was_served and job.result_folder.exists()) or running
 
     # What always holds
+
+    @invariant()
+    def every_timeline_ends_where_its_job_is(self) -> None:
+        for job in Job.objects.prefetch_related("timeline"):
+            lines = list(job.timeline.all())
+            assert [lines[0].cause, lines[-1].state] == ["submitted", job.state]
+            assert all(a.state != b.state or b.cause == "retried" for a, b in pairwise(lines))
 
     @invariant()
     def every_result_is_made_by_one(self) -> None:

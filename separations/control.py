@@ -1,0 +1,129 @@
+"""The operator's hand on the queue, and what the consumers tell of themselves."""
+
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from separations.engine import memory
+from separations.models import Consumer, QueueSwitch
+
+THE_SWITCH = 1
+FORGOTTEN_AFTER = timedelta(days=1)  # of a consumer that ended without a word
+MEASURE_SECONDS = 60.0  # how often what is kept on the disk is added up
+
+
+# The switch
+
+
+def pause(by: str) -> None:
+    """Take no more jobs from the queue; those that run go on. `by`: who it was, for the others."""
+    values = {"paused_at": timezone.now(), "paused_by": by}
+    QueueSwitch.objects.update_or_create(pk=THE_SWITCH, defaults=values)
+
+
+def resume() -> None:
+    QueueSwitch.objects.update_or_create(
+        pk=THE_SWITCH, defaults={"paused_at": None, "paused_by": ""}
+    )
+
+
+def is_paused() -> bool:
+    return QueueSwitch.objects.filter(pk=THE_SWITCH, paused_at__isnull=False).exists()
+
+
+def standstill() -> str:
+    """Why no job is started just now: "paused", "no_consumer", or "" when nothing holds them up."""
+    if is_paused():
+        return "paused"
+    return "" if Consumer.objects.alive().exists() else "no_consumer"
+
+
+# Consumers
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """job: its id, "" when the slot is idle. engine_bytes: what its engine process holds."""
+
+    job: str
+    threads: int
+    engine_bytes: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes of a consumer's machine: memory, the disk of DATA_DIR, and what is kept there."""
+
+    memory_total: int
+    memory_available: int
+    memory_for_jobs: int
+    disk_total: int
+    disk_free: int
+    uploads: int
+    results: int
+    renditions: int
+
+
+class Presence:
+    """A consumer's row: written every few seconds, gone when it stops."""
+
+    def __init__(self) -> None:
+        self._id = uuid.uuid4()
+        self._started = timezone.now()
+        self._measured = float("-inf")
+        self._kept = (0, 0, 0)
+
+    def beat(self, slots: Sequence[SlotState], memory_for_jobs: int) -> None:
+        Consumer.objects.update_or_create(
+            pk=self._id,
+            defaults={
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "started_at": self._started,
+                "heartbeat_at": Now(),
+                "slots": [asdict(slot) for slot in slots],
+                "machine": asdict(self._machine(memory_for_jobs)),
+            },
+        )
+        forgotten = Consumer.objects.filter(heartbeat_at__lt=Now() - FORGOTTEN_AFTER)
+        forgotten.delete()
+
+    def leave(self) -> None:
+        Consumer.objects.filter(pk=self._id).delete()
+
+    def _machine(self, memory_for_jobs: int) -> Machine:
+        if time.monotonic() - self._measured > MEASURE_SECONDS:
+            self._measured = time.monotonic()
+            folders = (settings.UPLOAD_DIR, settings.RESULT_DIR, settings.RENDITION_DIR)
+            self._kept = tuple(map(bytes_in, folders))  # type: ignore[assignment]
+        disk = shutil.disk_usage(settings.DATA_DIR)
+        return Machine(
+            memory.total(),
+            memory.available(),
+            memory_for_jobs,
+            disk.total,
+            disk.free,
+            *self._kept,
+        )
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for home, _folders, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(home, name)).st_size  # noqa: PTH116, PTH118 - many
+            except OSError:
+                continue
+    return total
