@@ -54,6 +54,9 @@ class SongConverter:
 
 def owner_of(request: HttpRequest) -> Owner:
     """Who is asking. A visitor without a session is nobody yet and owns nothing."""
+    asker: Owner | None = getattr(request, "asker", None)  # by a token; see `separations.askers`
+    if asker is not None:
+        return asker
     user_id = request.user.pk if request.user.is_authenticated else None
     visitor = request.session.get(VISITOR, "")
     return Owner(visitor, user_id, client(request))
@@ -166,13 +169,16 @@ def own_job_or_404(request: HttpRequest, job_id: uuid.UUID) -> Job:
 
 
 def _staff_may(request: HttpRequest, permission: str) -> bool:
-    return request.user.is_staff and request.user.has_perm(f"separations.{permission}")
+    """A token acts for its owner's own songs alone, whoever they are."""
+    user = request.user
+    by_token = hasattr(request, "asker")
+    return not by_token and user.is_staff and user.has_perm(f"separations.{permission}")
 
 
 # The site as a whole
 
 OPEN_TO_ALL = ("separations:about", "set_language")
-OPEN_APPS = ("accounts", "admin")  # they ask for log-in themselves where it is needed
+OPEN_APPS = ("accounts", "admin", "api")  # they ask for log-in themselves where it is needed
 FOR_PLAYERS = ("separations:chunk", "separations:peaks", "separations:stem")
 
 
@@ -217,7 +223,8 @@ class Guard(MiddlewareMixin):
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
         match = request.resolver_match
-        key = match and (match.kwargs.get("song") or match.kwargs.get("job_id"))
+        names = ("song", "job_id", "task_id")
+        key = match and next(filter(None, map(match.kwargs.get, names)), None)
         if key:
             response.headers["X-Robots-Tag"] = "noindex"
         if isinstance(key, ShareToken):

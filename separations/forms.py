@@ -22,6 +22,7 @@ ABOUT_MODELS = {
     "hdemucs_mmi": _("The previous generation, for songs that the newer one gets wrong."),
     "mdx_extra": _("Four older networks that vote; a different character."),
 }
+ADDED_MODEL = _("A model that was added to this site.")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def model_choices() -> list[ModelChoice]:
 
 
 def _choice(model: ModelInfo) -> ModelChoice:
-    about = ABOUT_MODELS.get(model.name, _("A model that was added to this site."))
+    about = ABOUT_MODELS.get(model.name, ADDED_MODEL)
     return ModelChoice(
         model.name, stem_list(model.sources), str(about), speed_sentence(model), model.sources
     )

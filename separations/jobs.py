@@ -61,6 +61,7 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
     """
     model = read_model(settings.MODEL_DIR, options.model)
     options, notes = settle(options, model)
+    _check_work(options)
     with transaction.atomic():
         job = Job.objects.create(
             upload=upload,
@@ -80,8 +81,15 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
         if serve_from_store(job):
             job.refresh_from_db()
         else:
-            quotas.check(owner, upload.seconds, job)
+            quotas.check(owner, upload.seconds * options.passes, job)
     return job
+
+
+def _check_work(options: Options) -> None:
+    """See that nobody holds the machine for hours with one song."""
+    most = settings.MAX_PASSES
+    if most and options.passes > most:
+        raise Fault("too_much_work", asked=f"{options.passes:.1f}", most=most)
 
 
 def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
@@ -253,7 +261,7 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
             if owner is not None:
                 quotas.check_storage(owner)
             if not serve_from_store(job) and owner is not None:
-                quotas.check(owner, job.upload.seconds, job)
+                quotas.check(owner, job.upload.seconds * job.separation.passes, job)
     return queued == 1
 
 

@@ -79,8 +79,7 @@ def time_limit(options: Options, model: ModelInfo) -> float:
 
     As the cost of a song's second grows with models, passes and overlap.
     """
-    cost = model.passes * max(1, options.shifts) * (1 - 0.25) / (1 - options.overlap)
-    return settings.JOB_TIMEOUT_SECONDS * max(1.0, cost)
+    return settings.JOB_TIMEOUT_SECONDS * model.passes * options.passes
 
 
 def longest_silence(options: Options, model: ModelInfo) -> float:

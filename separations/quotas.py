@@ -12,7 +12,8 @@ DAY = 24 * 3600
 
 
 def check(owner: Owner, seconds: float, job: Job) -> None:
-    """See that `owner` may have this song of so many seconds queued, and count it.
+    """See that `owner` may have this song of so many seconds queued, and count it. Seconds that are
+    gone over several times count as often.
 
     Called in the transaction that queues it, so that what fails later counts nothing. Whoever drops
     their cookies is another owner but comes from the same address, which has its own count.

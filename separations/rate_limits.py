@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from separations import buckets, sentences
+from separations import buckets, problems, sentences
 from separations.clients import client
 from separations.faults import Fault
 
@@ -33,10 +33,12 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Kind:
-    """safe: GET counts as well. share: of all threads that one client may hold, 0 for no limit."""
+    """safe: GET counts as well. share: of all threads that one client may hold, 0 for no limit.
+    all: the share that all clients may hold together, 0 for no limit of their own."""
 
     safe: bool = False
     share: float = 0.0
+    all: float = 0.0
 
 
 # Those without a setting of their own in RATE_LIMITS are limited in number at once alone.
@@ -48,18 +50,23 @@ KINDS = {
     "action": Kind(),
     "download": Kind(safe=True, share=1 / 4),
     "listen": Kind(safe=True, share=1 / 4),
+    "api": Kind(safe=True),
+    "events": Kind(safe=True, share=1 / 8, all=1 / 4),  # streams last for minutes
     "refused": Kind(share=1 / 16),  # uploads that are read on for a moment, of all clients
 }
 ALL_LONG = 3 / 4  # of all threads; the rest is for pages
 
 
-def limited(kind: str) -> Callable[[View], View]:
-    """Mark a view, or by `method_decorator(limited(kind), name="dispatch")` a class of views."""
-    if kind not in KINDS:
+def limited(kind: str, **of_methods: str) -> Callable[[View], View]:
+    """Mark a view, or by `method_decorator(limited(kind), name="dispatch")` a class of views.
+
+    of_methods: other kinds for some methods, such as `GET="api"`.
+    """
+    if not {kind, *of_methods.values()} <= set(KINDS):
         raise ValueError(kind)
 
     def mark(view: View) -> View:
-        view.limited = kind  # type: ignore[attr-defined]
+        view.limited = {"": kind, **of_methods}  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -142,8 +149,11 @@ class Slots:
             Fault: too_many_at_once for this client, busy when all slots are held.
         """
         key = (kind, who)
-        threads = settings.WEB_THREADS
+        threads, most = settings.WEB_THREADS, KINDS[kind].all
         with self._lock:
+            of_kind = sum(n for (each, _who), n in self._held.items() if each == kind)
+            if most and of_kind >= max(2, int(threads * most)):
+                raise Fault("busy", wait=10)
             if self._held[key] >= max(2, int(threads * KINDS[kind].share)):
                 raise Fault("too_many_at_once", wait=5)
             if self._held.total() >= max(2, int(threads * ALL_LONG)):
@@ -197,7 +207,8 @@ class Limits:
     ) -> HttpResponseBase | None:
         match = request.resolver_match
         in_admin = match is not None and match.view_name == "admin:login"  # no view of ours
-        kind = "login" if in_admin else getattr(view_func, "limited", "")
+        kinds: dict[str, str] = getattr(view_func, "limited", {})
+        kind = "login" if in_admin else kinds.get(request.method or "", kinds.get("", ""))
         if request.method not in SAFE and (fault := _unfit(request, kind)):
             return refusal(request, fault)
         if not kind or (request.method in SAFE and not KINDS[kind].safe):
@@ -249,6 +260,8 @@ def _drain(request: HttpRequest) -> None:
 
 def refusal(request: HttpRequest, fault: Fault) -> HttpResponse:
     """The answer to who has to wait: as a page, beside the form's field, or in plain."""
+    if problems.is_for_programs(request):
+        return problems.response(fault)
     text, status = sentences.sentence(fault), sentences.status(fault)
     if getattr(request, "htmx", None):
         context = {"errors": [("", text)]}

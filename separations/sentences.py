@@ -184,6 +184,39 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         _("This part of the song is not separated yet. Try again in a moment."),
     ),
     "result_gone": (410, _("The stems are no longer kept here. Upload the song again.")),
+    # What programs ask for
+    "unauthorized": (
+        401,
+        _(
+            "This needs a token: send it as “Authorization: Bearer …”. Make one on your account page."
+        ),
+    ),
+    "not_found": (404, _("There is nothing here, or it belongs to somebody else.")),
+    "wrong_method": (405, _("This address takes %(allowed)s alone.")),
+    "not_done": (
+        409,
+        _(
+            "The stems of this song are not there: it is %(status)s. Ask again when it is completed."
+        ),
+    ),
+    "already_over": (409, _("This song is %(status)s already: there is nothing to cancel.")),
+    "not_over": (409, _("This song is %(status)s: only failed and cancelled ones can be retried.")),
+    "one_file": (422, _("One song is taken at a time. Send each in a request of its own.")),
+    "wrong_content_type": (415, _("Send the song as a form: multipart/form-data, field “file”.")),
+    "bad_field": (422, _("%(fields)s: this value cannot be read, or is out of its range.")),
+    "too_much_work": (
+        422,
+        _("These options take %(asked)s passes over the song; at most %(most)s are made here."),
+    ),
+    "bad_idempotency_key": (
+        422,
+        _("An Idempotency-Key has 16 to 200 printable characters. A random UUID is a good one."),
+    ),
+    "idempotency_mismatch": (
+        422,
+        _("This Idempotency-Key came with another request before. Take a new one for each song."),
+    ),
+    "broken": (500, _("Something went wrong on this site. Try again in a moment.")),
     # The request
     "stale_form": (
         403,

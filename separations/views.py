@@ -1,6 +1,5 @@
 """Pages and partials: read the request, call a service, render."""
 
-import logging
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +14,10 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.core.files.uploadedfile import TemporaryUploadedFile
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.http import content_disposition_header
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import (
     require_GET,
@@ -34,10 +32,13 @@ from separations import (
     access,
     downloads,
     http_files,
+    intake,
     jobs,
     listening,
+    problems,
     rate_limits,
     results,
+    sending,
     sentences,
     sharing,
     tasks,
@@ -59,9 +60,7 @@ from separations.pages import (
 from separations.rate_limits import limited
 from separations.share_tokens import ShareToken
 from separations.upload_limit import MOST_FILES, refused, too_large
-from stemsite.logs import Personal
 
-logger = logging.getLogger(__name__)
 DEMO_SONG = settings.BASE_DIR / "static" / "demo" / "feelings.m4a"
 SONGS_ON_HOME = 50
 STOP_POLLING = 286  # htmx's own status: swap this in and poll no more
@@ -136,14 +135,7 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
 
 def _queue(request: HttpRequest, form: SeparationForm, accept: Callable[[], Upload]) -> Job:
     """Take a song in and queue what was chosen for it; keep nothing when that fails."""
-    options = form.options()
-    upload = accept()
-    try:
-        job = jobs.submit(upload, options, access.new_owner(request))
-    except BaseException:
-        uploads.drop(upload)
-        raise
-    logger.info("Job %s: asked for, of %s", job.pk, Personal(upload.file_name))
+    job = intake.take_in(accept, form.options(), access.new_owner(request))
     tasks.wake()
     return job
 
@@ -356,7 +348,7 @@ def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
         download = downloads.of_stem(found, format, bit_rate, span)
         if not format.bytes_per_sample:
             rate_limits.take("download", request)
-        return _send(request, download, attach="download" in request.GET)
+        return sending.send(request, download, attach="download" in request.GET)
     except Fault as fault:
         return _not_sent(request, song, fault)
 
@@ -369,7 +361,7 @@ def mix(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     try:
         span = _span(request, job)
         download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request))
-        return _send(request, download, attach=True)
+        return sending.send(request, download, attach=True)
     except Fault as fault:
         return _not_sent(request, song, fault)
 
@@ -390,49 +382,15 @@ def mix_level(request: SiteRequest, song: SongKey) -> HttpResponse:
     return render(request, "separations/_mix_level.html", {"level": level}, status=status)
 
 
-def _send(request: HttpRequest, download: downloads.Download, *, attach: bool) -> HttpResponseBase:
-    etag = f'"{download.identity}"'
-    if http_files.is_known(request, etag):
-        return http_files.not_modified(etag)
-    results.use(download.job)  # before it is encoded, which takes a while
-    known = _is_old(request) or request.method == "HEAD" or "Range" in request.headers
-    return http_files.send(
-        request,
-        download.view("all" if known else "some"),
-        download.format.content_type,
-        download.file_name,
-        etag,
-        attach=attach,
-    )
-
-
 @limited("download")
-def _is_old(request: HttpRequest) -> bool:
-    """HTTP/1.0, where nothing but its length tells a whole file from one that broke off."""
-    return request.META.get("SERVER_PROTOCOL") == "HTTP/1.0"
-
-
 @require_safe
 def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """All stems of a song as one ZIP."""
     job = access.song_or_404(request, song).job
     try:
-        if job.state != Job.State.DONE or job.is_expired:
-            raise Fault("result_gone")
-        format, bit_rate = _format(request)
-        span = _span(request, job)
-        results.use(job)
-        stream = downloads.archive(job, format, bit_rate, span, whole=_is_old(request))
+        return sending.send_archive(request, job, *_format(request), _span(request, job))
     except Fault as fault:
         return _not_sent(request, song, fault)
-    response = StreamingHttpResponse(
-        stream if request.method == "GET" else (), content_type="application/zip"
-    )
-    if stream.sized:
-        response.headers["Content-Length"] = str(len(stream))
-    name = downloads.file_name(job, "stems", "zip")
-    response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
-    return response
 
 
 def _format(request: HttpRequest) -> tuple[Format, int]:
@@ -471,6 +429,8 @@ def _plain(fault: Fault) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if problems.is_for_programs(request):
+        return problems.response(Fault("not_found"))
     song = request.resolver_match and request.resolver_match.kwargs.get("song")
     # Back to a song after the log-in; the address of a shared one is not for other addresses.
     next_page = request.path if isinstance(song, uuid.UUID) else ""
@@ -495,6 +455,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def _turned_away(request: HttpRequest, fault: Fault) -> HttpResponse:
+    if problems.is_for_programs(request):
+        return problems.response(fault)
     if not hasattr(request, "htmx"):  # it did not get past the first middlewares
         return _plain(fault)
     sentence, status = sentences.sentence(fault), sentences.status(fault)
@@ -507,4 +469,6 @@ def _turned_away(request: HttpRequest, fault: Fault) -> HttpResponse:
 
 def broken(request: HttpRequest) -> HttpResponse:
     """Rendered without the database or the session: either may be what is broken."""
+    if problems.is_for_programs(request):
+        return problems.response(Fault("broken"))
     return render(None, "separations/broken.html", status=500)

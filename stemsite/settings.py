@@ -201,6 +201,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_htmx",
+    "ninja",  # the files of the API's page
     "huey.contrib.djhuey",
     "separations",
 ]
@@ -215,6 +216,7 @@ MIDDLEWARE = [
     "separations.rate_limits.Limits",  # likewise
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "separations.askers.Askers",  # after it: who sends a token is who the token says
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -343,10 +345,14 @@ RATE_LIMITS = {
     "reset": envrate("LIMIT_RESETS", "10/h"),
     "action": envrate("LIMIT_ACTIONS", "120/10m"),
     "download": envrate("LIMIT_DOWNLOADS", "300/10m"),
+    "api": envrate("LIMIT_API", "1200/10m"),
 }
+RATE_LIMITS["events"] = RATE_LIMITS["api"]
 MAX_QUEUED_JOBS = envint("MAX_QUEUED_JOBS", 20)  # these three: 0 for no limit
 MAX_MINUTES_A_DAY = envint("MAX_MINUTES_A_DAY", 600)
 MAX_OWNER_STORAGE_GB = envint("MAX_OWNER_STORAGE_GB", 0)
+MAX_PASSES = envint("MAX_PASSES", 8)  # over one song; more shifts and overlap take more
+API_ANONYMOUS = envbool("API_ANONYMOUS", True)
 
 # Separation
 

@@ -42,10 +42,26 @@ ROOMS = (
         "accounts",
         "buckets",
         "quotas",
+        "intake",
+        "stopping",
+        "tokens",
     },
     {"tasks"},
-    {"clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"},
-    {"views", "account_views", "account_urls", "admin", "urls", "checks", "apps", "management"},
+    {
+        *("clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"),
+        *("problems", "askers", "sending"),
+    },
+    {
+        "api",
+        "views",
+        "account_views",
+        "account_urls",
+        "admin",
+        "urls",
+        "checks",
+        "apps",
+        "management",
+    },
 )
 
 

@@ -59,6 +59,11 @@ class Options:
     engine: str = AUTO
     precision: str = AUTO
 
+    @property
+    def passes(self) -> float:
+        """How often the song is gone over: 1 for one pass at Demucs' own overlap, a quarter."""
+        return max(1, self.shifts) * max(1.0, (1 - 0.25) / (1 - self.overlap))
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
