@@ -348,6 +348,11 @@ MAX_QUEUED_JOBS = envint("MAX_QUEUED_JOBS", 20)  # these three: 0 for no limit
 MAX_MINUTES_A_DAY = envint("MAX_MINUTES_A_DAY", 600)
 MAX_OWNER_STORAGE_GB = envint("MAX_OWNER_STORAGE_GB", 0)
 
+# Webhooks
+
+WEBHOOKS = envbool("WEBHOOKS", True)
+WEBHOOK_PRIVATE_ADDRESSES = envbool("WEBHOOK_PRIVATE_ADDRESSES", False)
+
 # Separation
 
 DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
