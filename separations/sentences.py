@@ -150,6 +150,13 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         422,
         _("This song has %(most)s links already. End one of them first."),
     ),
+    # Programs
+    "too_many_tokens": (
+        422,
+        _("This account has %(most)s tokens already. End one of them first."),
+    ),
+    "token_shown": (409, _("This token was made and shown already. Make a new one.")),
+    "bad_webhook": (422, _("This webhook address cannot be called: %(reason)s")),
     # Fair use
     "too_many_requests": (
         429,

@@ -354,6 +354,11 @@ MAX_OWNER_STORAGE_GB = envint("MAX_OWNER_STORAGE_GB", 0)
 MAX_PASSES = envint("MAX_PASSES", 8)  # over one song; more shifts and overlap take more
 API_ANONYMOUS = envbool("API_ANONYMOUS", True)
 
+# Webhooks
+
+WEBHOOKS = envbool("WEBHOOKS", True)
+WEBHOOK_PRIVATE_ADDRESSES = envbool("WEBHOOK_PRIVATE_ADDRESSES", False)
+
 # Separation
 
 DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")

@@ -20,12 +20,12 @@ APP = ROOT / "separations"
 LIGHT = ("torch", "torchaudio", "demucs", "openvino")
 # Who may import whom, from ../shared/DESIGN.md: later rooms may use earlier ones.
 ROOMS = (
-    {"faults", "share_tokens"},
+    {"faults", "share_tokens", "addresses"},
     {"audio"},
     {"engine"},
     {"models"},
-    {"webhooks", "timeline", "control"},
     {"sentences", "labels"},
+    {"webhooks", "timeline", "control"},
     {
         "uploads",
         "results",
@@ -39,6 +39,7 @@ ROOMS = (
         "upload_limit",
         "runner",
         "sharing",
+        "tokens",
         "accounts",
         "buckets",
         "quotas",
