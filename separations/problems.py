@@ -1,4 +1,4 @@
-"""Errors as programs read them: problem details (RFC 9457), the one shape of all the API's errors."""
+"""Errors as programs read them: problem details (RFC 9457), the one shape they have."""
 
 from typing import Any
 

@@ -194,17 +194,13 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     # What programs ask for
     "unauthorized": (
         401,
-        _(
-            "This needs a token: send it as “Authorization: Bearer …”. Make one on your account page."
-        ),
+        _("This needs a token, sent as “Authorization: Bearer …”. Make one on your account page."),
     ),
     "not_found": (404, _("There is nothing here, or it belongs to somebody else.")),
     "wrong_method": (405, _("This address takes %(allowed)s alone.")),
     "not_done": (
         409,
-        _(
-            "The stems of this song are not there: it is %(status)s. Ask again when it is completed."
-        ),
+        _("The stems are not there: this song is %(status)s. Ask again when it is completed."),
     ),
     "already_over": (409, _("This song is %(status)s already: there is nothing to cancel.")),
     "not_over": (409, _("This song is %(status)s: only failed and cancelled ones can be retried.")),

@@ -45,7 +45,6 @@ ROOMS = (
         "quotas",
         "intake",
         "stopping",
-        "tokens",
     },
     {"tasks"},
     {

@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from separations.api.schemas import Progress
-from separations.api.views import progress_of
+from separations.api.telling import progress_of
 from separations.models import Job
 from separations.stopping import stopping
 

@@ -34,12 +34,23 @@ class Api(NinjaAPI):
         described = super().get_openapi_schema(**kwargs)
         for path in described["paths"].values():
             for operation in path.values():
+                _without_null(operation.get("requestBody", {}))
                 operation["responses"] = {
                     str(status): _as_problem(answer) if int(status) >= 400 else answer
                     for status, answer in sorted(operation["responses"].items())
                 }
         described["webhooks"] = {"separation": {"post": CALL}}
         return described
+
+
+def _without_null(body: dict[str, Any]) -> None:
+    """A form has no null: what may be left out is left out."""
+    for content in body.get("content", {}).values():
+        for name, field in content["schema"].get("properties", {}).items():
+            kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+            if len(kinds) == 1:
+                rest = {key: value for key, value in field.items() if key != "anyOf"}
+                content["schema"]["properties"][name] = {**rest, **kinds[0]}
 
 
 def _as_problem(answer: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from separations import (
 from separations.api import auth, schemas
 from separations.api.events import progress_stream
 from separations.api.openapi import binary, problems_of
-from separations.api.views import new_task_of, status_of, task_of
+from separations.api.telling import new_task_of, status_of, task_of
 from separations.audio.formats import FORMATS, Format
 from separations.engine.store import list_models
 from separations.faults import Fault
@@ -98,7 +98,9 @@ def separate(
         once=once,
     )
     tasks.wake()
-    secret = webhooks.secret_of(owner) if asked.webhook_url else None
+    # An account's stands on its page, and is not for every program that has a token.
+    for_visitor = asked.webhook_url and owner.user_id is None
+    secret = webhooks.secret_of(owner) if for_visitor else None
     return Answer(202, new_task_of(request, job, token, secret))
 
 

@@ -93,7 +93,8 @@ class NewTask(Task):
         "song again. Anybody who has it can.",
     )
     webhook_secret: str | None = Field(
-        None, description="With `webhook_url`: what the calls to it are signed with."
+        None,
+        description="With `webhook_url`, for who has no account: what the calls are signed with.",
     )
 
 
@@ -122,7 +123,9 @@ class Models(Schema):
 class Asked(Schema):
     """The form beside the file."""
 
-    model: str | None = Field(None, max_length=100, description="One of `/api/models`.")
+    model: str = Field(
+        "", max_length=100, description="One of `/api/models`; the default one if left out."
+    )
     stems: str = Field(
         "all", max_length=40, description="`all`, or one stem to set against the rest of the song."
     )

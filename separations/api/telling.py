@@ -1,6 +1,7 @@
 """Jobs as the API tells of them."""
 
 import math
+from typing import Any
 
 from django.http import HttpRequest
 from django.urls import reverse
@@ -32,26 +33,20 @@ def progress_of(job: Job) -> schemas.Progress:
 
 
 def task_of(request: HttpRequest, job: Job) -> schemas.Task:
-    return schemas.Task(**_task(request, job))
-
-
-def new_task_of(
-    request: HttpRequest, job: Job, token: str | None, webhook_secret: str | None
-) -> schemas.NewTask:
-    told = _task(request, job)
-    return schemas.NewTask(**told, token=token, webhook_secret=webhook_secret)
-
-
-def _task(request: HttpRequest, job: Job) -> dict[str, object]:
     stems = _stems(request, job)
     options = job.separation
-    return {
-        **progress_of(job).dict(),
-        "task_id": job.pk,
-        "links": _links(request, job, stems),
-        "cached": job.cached,
-        "model": job.model,
-        "options": schemas.UsedOptions(
+    now = progress_of(job)
+    return schemas.Task(
+        status=now.status,
+        progress=now.progress,
+        stage=now.stage,
+        eta=now.eta,
+        queue_position=now.queue_position,
+        task_id=job.pk,
+        links=_links(request, job, stems),
+        cached=job.cached,
+        model=job.model,
+        options=schemas.UsedOptions(
             stems=options.stems,
             rest=options.rest,
             segment=options.segment,
@@ -59,17 +54,24 @@ def _task(request: HttpRequest, job: Job) -> dict[str, object]:
             overlap=options.overlap,
             split=options.split,
         ),
-        "title": job.upload.title,
-        "artist": job.upload.artist,
-        "duration": job.upload.seconds,
-        "stems": stems,
-        "notes": sentences.note_sentences(job.notes),
-        "error": _error(job),
-        "expired": job.is_expired,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-    }
+        title=job.upload.title,
+        artist=job.upload.artist,
+        duration=job.upload.seconds,
+        stems=stems,
+        notes=sentences.note_sentences(job.notes),
+        error=_error(job),
+        expired=job.is_expired,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def new_task_of(
+    request: HttpRequest, job: Job, token: str | None, webhook_secret: str | None
+) -> schemas.NewTask:
+    told: dict[str, Any] = dict(task_of(request, job))
+    return schemas.NewTask(**told, token=token, webhook_secret=webhook_secret)
 
 
 def _error(job: Job) -> schemas.Problem | None:
