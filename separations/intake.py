@@ -5,8 +5,11 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from separations import jobs, uploads
@@ -16,6 +19,7 @@ from separations.models import IdempotencyKey, Job, Owner, Upload
 from stemsite.logs import Personal
 
 logger = logging.getLogger(__name__)
+KEPT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Once:
 
     def keep(self, job: Job) -> None:
         IdempotencyKey.objects.create(key=self.key, request=self.request, job=job)
+
+
+def forgettable() -> QuerySet[IdempotencyKey]:
+    """Keys of requests that nobody will repeat any more."""
+    return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEPT)
 
 
 def take_in(

@@ -27,7 +27,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from filelock import FileLock, Timeout
 
-from separations import buckets, control, jobs, results, uploads
+from separations import buckets, control, intake, jobs, results, uploads
 from separations.models import Job, Upload, folder_of
 
 logger = logging.getLogger(__name__)
@@ -156,6 +156,8 @@ def _rows() -> Iterator[Waste]:
         yield Waste("sessions", str(expired), 0, SessionStore.clear_expired)
     if idle := buckets.idle().count():
         yield Waste("buckets", str(idle), 0, buckets.idle().delete)
+    if keys := intake.forgettable().count():
+        yield Waste("idempotency keys", str(keys), 0, intake.forgettable().delete)
 
 
 # Too much

@@ -12,7 +12,16 @@ os.environ["DATA_DIR"] = data_dir
 # Small models gain nothing from another engine; the tests of engines say which they want.
 os.environ["ENGINE"], os.environ["PRECISION"] = "torch", "float32"
 # Tests do in seconds, from one address, what nobody does in a day.
-for name in ("UPLOADS", "LOGINS", "LOGINS_PER_NAME", "SIGNUPS", "RESETS", "ACTIONS", "DOWNLOADS"):
+for name in (
+    "UPLOADS",
+    "LOGINS",
+    "LOGINS_PER_NAME",
+    "SIGNUPS",
+    "RESETS",
+    "ACTIONS",
+    "DOWNLOADS",
+    "API",
+):
     os.environ[f"LIMIT_{name}"] = "0"
 os.environ["MAX_QUEUED_JOBS"] = os.environ["MAX_MINUTES_A_DAY"] = "0"
 Path(data_dir, "static").mkdir()  # WhiteNoise warns when there is none

@@ -6,6 +6,8 @@ A stream ends by itself after a while, and when the server stops; clients come b
 
 import hashlib
 import logging
+import select
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from separations.stopping import stopping
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
-KEEP_ALIVE_SECONDS = 5.0  # by which who went away is noticed, and what is between keeps it open
+KEEP_ALIVE_SECONDS = 5.0  # by which what lies between keeps the connection open
 LONGEST_SECONDS = 900.0
 COME_AGAIN_MS = 2000
 
@@ -31,13 +33,15 @@ def progress_stream(request: HttpRequest, job: Job) -> HttpResponseBase:
     seen = request.headers.get("Last-Event-ID", "")
     if not job.is_active and seen == _id_of(progress_of(job)):
         return HttpResponse(status=204)  # by which the browser's own client comes no more
-    response = StreamingHttpResponse(_events(job.pk, seen), content_type="text/event-stream")
+    events = _events(job.pk, seen, request.META.get("gunicorn.socket"))
+    response = StreamingHttpResponse(events, content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes each event on at once
     return response
 
 
-def _events(job_id: uuid.UUID, seen: str) -> Iterator[str]:
+def _events(job_id: uuid.UUID, seen: str, line: socket.socket | None) -> Iterator[str]:
+    """line: the connection to the client, where the server tells it."""
     yield f"retry: {COME_AGAIN_MS}\n\n"
     began = said = time.monotonic()
     while time.monotonic() - began < LONGEST_SECONDS:
@@ -48,7 +52,7 @@ def _events(job_id: uuid.UUID, seen: str) -> Iterator[str]:
         elif time.monotonic() - said >= KEEP_ALIVE_SECONDS:
             said = time.monotonic()
             yield ": still here\n\n"
-        if ended or stopping.wait(LOOK_SECONDS):
+        if ended or stopping.wait(LOOK_SECONDS) or _hung_up(line):
             return
 
 
@@ -62,6 +66,15 @@ def _look(job_id: uuid.UUID) -> tuple[Progress | None, bool]:
         return None, False
     finally:
         connection.close()  # nobody needs it until the next look
+
+
+def _hung_up(line: socket.socket | None) -> bool:
+    """Whether the other side went away. Where the system does not tell, writing will."""
+    if line is None or not hasattr(select, "POLLRDHUP"):
+        return False
+    watch = select.poll()
+    watch.register(line.fileno(), select.POLLRDHUP)
+    return bool(watch.poll(0))
 
 
 def _id_of(found: Progress) -> str:

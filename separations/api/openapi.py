@@ -17,10 +17,26 @@ def problems_of(*statuses: int) -> dict[int, Any]:
     return dict.fromkeys((*statuses, 500), schemas.Problem)
 
 
-def binary(media_type: str, others: dict[int, str] | None = None) -> dict[str, Any]:
+OPEN: dict[str, Any] = {"security": [{}]}  # to nobody in particular, too
+EVENT = {
+    "type": "object",
+    "required": ["id", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": JSON,
+            "contentSchema": {"$ref": "#/components/schemas/Progress"},
+        },
+    },
+}
+
+
+def binary(
+    media_type: str, others: dict[int, str] | None = None, schema: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The good answers of an operation that sends no JSON."""
-    schema = {"type": "string"} if media_type.startswith("text/") else {}
-    content = {media_type: {"schema": schema}}
+    content = {media_type: {"schema": schema or {}}}
     answers: dict[int, Any] = {200: {"description": "OK", "content": content}}
     for status, description in (others or {}).items():
         answers[status] = {"description": description}
@@ -39,6 +55,7 @@ class Api(NinjaAPI):
                     str(status): _as_problem(answer) if int(status) >= 400 else answer
                     for status, answer in sorted(operation["responses"].items())
                 }
+        described["components"]["schemas"]["Progress"] = schemas.Progress.model_json_schema()
         described["webhooks"] = {"separation": {"post": CALL}}
         return described
 

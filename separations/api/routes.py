@@ -28,7 +28,7 @@ from separations import (
 )
 from separations.api import auth, schemas
 from separations.api.events import progress_stream
-from separations.api.openapi import binary, problems_of
+from separations.api.openapi import EVENT, OPEN, binary, problems_of
 from separations.api.telling import new_task_of, status_of, task_of
 from separations.audio.formats import FORMATS, Format
 from separations.engine.store import list_models
@@ -38,13 +38,13 @@ from separations.models import Job, Owner
 from separations.upload_limit import refused
 
 router = Router()
-SHORTEST_KEY, LONGEST_KEY = 16, 200
 MOST_A_PAGE = 100
 Key = Annotated[
     str | None,
     Header(
         None,
         alias="Idempotency-Key",
+        pattern="^[!-~]{16,200}$",
         description="16 to 200 characters of your choice, new for each song. A request that is "
         "sent again with its key makes no second job.",
     ),
@@ -53,7 +53,8 @@ FormatName = Annotated[schemas.FormatName, Query("wav")]
 BitRate = Annotated[
     int | None, Query(None, description="kbit/s, for mp3, m4a and opus; the highest by default.")
 ]
-Second = Annotated[str, Query("", description="Seconds; empty for the song's beginning or end.")]
+From = Annotated[str, Query("", alias="from", description="Seconds; the beginning by default.")]
+To = Annotated[str, Query("", alias="to", description="Seconds; the end by default.")]
 
 
 # Sending
@@ -63,6 +64,7 @@ Second = Annotated[str, Query("", description="Seconds; empty for the song's beg
     "/separate",
     response={202: schemas.NewTask, **problems_of(400, 401, 403, 413, 415, 422, 429, 503)},
     auth=[*auth.KNOWN, auth.anyone],
+    openapi_extra=OPEN,
     url_name="separate",
     summary="Send a song",
 )
@@ -73,7 +75,7 @@ def separate(
     idempotency_key: Key,
 ) -> Any:
     """Queue the separation of a song, or get at once what was made of the same one before."""
-    key = _checked(idempotency_key)
+    key = idempotency_key or ""
     owner, token = _owner(request, key)
     if asked.webhook_url:
         webhooks.check_url(asked.webhook_url)
@@ -102,14 +104,6 @@ def separate(
     for_visitor = asked.webhook_url and owner.user_id is None
     secret = webhooks.secret_of(owner) if for_visitor else None
     return Answer(202, new_task_of(request, job, token, secret))
-
-
-def _checked(key: str | None) -> str:
-    if key is None:
-        return ""
-    if not SHORTEST_KEY <= len(key) <= LONGEST_KEY or not key.isprintable():
-        raise Fault("bad_idempotency_key")
-    return key
 
 
 def _owner(request: HttpRequest, key: str) -> tuple[Owner, str | None]:
@@ -190,7 +184,9 @@ def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
 @router.get(
     "/separate/{uuid:task_id}/progress",
     response={**problems_of(401, 404, 429, 503)},
-    openapi_extra=binary("text/event-stream", {204: "The end was heard already (Last-Event-ID)."}),
+    openapi_extra=binary(
+        "text/event-stream", {204: "The end was heard already (Last-Event-ID)."}, EVENT
+    ),
     url_name="progress",
     summary="Follow a song",
 )
@@ -216,8 +212,8 @@ def stem(
     stem_name: str,
     format: FormatName,
     bitrate: BitRate,
-    start: Annotated[str, Query("", alias="from")],
-    stop: Annotated[str, Query("", alias="to")],
+    start: From,
+    stop: To,
 ) -> HttpResponseBase:
     """In any format, whole or a time range; `Range` and `If-None-Match` work."""
     job = _finished(request, task_id)
@@ -249,8 +245,8 @@ def mixdown(
     ],
     format: FormatName,
     bitrate: BitRate,
-    start: Annotated[str, Query("", alias="from")],
-    stop: Annotated[str, Query("", alias="to")],
+    start: From,
+    stop: To,
 ) -> HttpResponseBase:
     """The stems mixed anew: karaoke, for example, is `mix=vocals:80:0:m`."""
     job = _finished(request, task_id)
@@ -271,8 +267,8 @@ def archive(
     task_id: uuid.UUID,
     format: FormatName,
     bitrate: BitRate,
-    start: Annotated[str, Query("", alias="from")],
-    stop: Annotated[str, Query("", alias="to")],
+    start: From,
+    stop: To,
 ) -> HttpResponseBase:
     job = _finished(request, task_id)
     span = downloads.span_of(job, start, stop)
@@ -343,6 +339,7 @@ def list_jobs(
     "/models",
     response={200: schemas.Models, **problems_of(401, 429)},
     auth=[*auth.KNOWN, auth.reader],
+    openapi_extra=OPEN,
     url_name="models",
     summary="The models that are installed",
 )

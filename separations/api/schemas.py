@@ -5,9 +5,27 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from ninja import Field, Schema
+from pydantic import BeforeValidator
+
+
+def digits(value: object) -> object:
+    """A form's text for an int; "1.0" is none."""
+    if isinstance(value, str) and not value.isdecimal():
+        raise ValueError("must be digits alone")
+    return value
+
+
+def truth(value: object) -> object:
+    """A form's text for a bool: as JSON writes it."""
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FormatName = Literal["wav", "wav24", "float32", "flac", "mp3", "m4a", "opus"]
+Digits = Annotated[int, BeforeValidator(digits)]
+Truth = Annotated[bool, BeforeValidator(truth)]
 WebAddress = Annotated[str, Field(max_length=500)]
 
 
@@ -136,13 +154,13 @@ class Asked(Schema):
     segment: float | None = Field(
         None, ge=1, le=600, description="Seconds of a chunk; the model's own by default."
     )
-    shifts: int = Field(
+    shifts: Digits = Field(
         0, ge=0, le=10, description="Passes over a song moved by up to half a second, averaged."
     )
     overlap: float = Field(
         0.25, ge=0, le=0.95, description="Share of a chunk that its neighbour covers too."
     )
-    split: bool = Field(True, description="`false`: the song in one piece, where the model can.")
+    split: Truth = Field(True, description="`false`: the song in one piece, where the model can.")
     webhook_url: WebAddress | None = Field(
         None, description="An address to call when the song ends; see `webhooks`."
     )

@@ -71,6 +71,8 @@ def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
     fields = [error["field"] for error in errors]
     if fields == ["file"]:
         return problems.response(Fault("no_file"))
+    if fields == ["Idempotency-Key"]:
+        return problems.response(Fault("bad_idempotency_key"))
     return problems.response(Fault("bad_field", fields=", ".join(fields)), errors=errors)
 
 
