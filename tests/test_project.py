@@ -41,6 +41,7 @@ ROOMS = (
         "accounts",
         "buckets",
         "quotas",
+        "waiting",
     },
     {"tasks"},
     {"clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"},
