@@ -134,7 +134,8 @@ def test_a_look_is_soon_too_old(queue: Queue, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("before", "status", "card"), [(0, 1, 2), (1, 1, 2), (2, 2, 2), (4, 3, 3), (8, 5, 5), (30, 5, 5)]
+    ("before", "status", "card"),
+    [(0, 1, 2), (1, 1, 2), (2, 2, 2), (4, 3, 3), (8, 5, 5), (30, 5, 5)],
 )
 def test_who_waits_long_is_asked_for_less_often(
     queue: Queue, anna: Client, before: int, status: int, card: int
