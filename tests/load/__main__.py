@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import re
+import select
 import statistics
 import subprocess
 import sys
@@ -51,12 +52,14 @@ class Visitor:
         """Status, text and seconds."""
         cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         started = time.monotonic()
+        was_kept = self._is_kept()
         try:
             self._connection.request(method, path, body, {"Cookie": cookie, **headers})
             answer = self._connection.getresponse()
-        except http.client.RemoteDisconnected:  # kept open too long: what browsers do, too
+        except (ConnectionResetError, BrokenPipeError):
+            # The site let go of it in this moment: browsers ask again, too.
             self._connection.close()
-            if method != "GET":
+            if not was_kept or method != "GET":
                 raise
             self._connection.request(method, path, body, {"Cookie": cookie, **headers})
             answer = self._connection.getresponse()
@@ -65,6 +68,13 @@ class Visitor:
             name, _, value = header.partition("=")
             self._cookies[name] = value.partition(";")[0]
         return answer.status, text, time.monotonic() - started
+
+    def _is_kept(self) -> bool:
+        """Whether a connection is still open from before; closed if the site let go of it."""
+        kept = self._connection.sock
+        if kept is not None and select.select([kept], [], [], 0)[0]:
+            self._connection.close()
+        return self._connection.sock is not None
 
     def close(self) -> None:
         self._connection.close()
