@@ -20,7 +20,9 @@ def step_back() -> None:
     (See "The autogroup feature" in sched(7).)
     """
     with contextlib.suppress(OSError):
-        nice = os.nice(NICE)
+        nice = os.nice(0)
+        if nice < NICE:  # a child of one that stepped back has done so, but for its session
+            nice = os.nice(NICE - nice)
         for _ in range(TRIES):
             try:
                 AUTOGROUP.write_text(str(nice))
