@@ -131,11 +131,14 @@ def visible_jobs(request: HttpRequest) -> "JobQuerySet":
     return Job.objects.visible_to(owner_of(request)).select_related("upload")
 
 
-def song_or_404(request: HttpRequest, key: SongKey) -> Grant:
+def song_or_404(request: HttpRequest, key: SongKey, fields: tuple[str, ...] = ()) -> Grant:
     """The song, if it belongs to whoever asks or was shared with them.
 
     Staff with the admin's permission to view jobs see all of them; to change one they need the
     permission to delete jobs. A link lets nobody change anything.
+
+    Args:
+        fields: of the job, where its asker looks at these alone; its upload is left out, too.
     """
     if isinstance(key, ShareToken):
         link = sharing.opened_by(key) if request.method in SAFE else None
@@ -143,15 +146,15 @@ def song_or_404(request: HttpRequest, key: SongKey) -> Grant:
             raise Http404
         return Grant(link.job, key)
     changes = request.method not in SAFE
-    if _staff_may(request, "delete_job" if changes else "view_job"):
-        jobs = Job.objects.select_related("upload")
-    else:
-        jobs = visible_jobs(request)
+    owner = owner_of(request)
+    sees_all = _staff_may(request, "delete_job" if changes else "view_job")
+    jobs = Job.objects.all() if sees_all else Job.objects.visible_to(owner)
+    jobs = jobs.only(*fields, "user", "visitor") if fields else jobs.select_related("upload")
     try:
         job = jobs.get(pk=key)
     except Job.DoesNotExist:
         raise Http404 from None
-    own = job.belongs_to(owner_of(request))
+    own = job.belongs_to(owner)
     return Grant(job, key, own or _staff_may(request, "delete_job"), own)
 
 

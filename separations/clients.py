@@ -6,6 +6,7 @@ client likes it to say, but for the entries that our own proxies appended: the l
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -22,6 +23,7 @@ def client(request: HttpRequest) -> str:
     return network(request.META.get("REMOTE_ADDR", ""))
 
 
+@lru_cache(maxsize=4096)
 def network(address: str) -> str:
     """How an address is counted; empty when it is none."""
     if match := WITH_PORT.fullmatch(address):

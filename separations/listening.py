@@ -38,8 +38,12 @@ class Recording:
         return _track(self.folder, name) if known else None
 
 
-def recording(job: Job) -> Recording | None:
-    """What can be, or will be, heard of a job; None of one that ended without stems."""
+def recording(job: Job, run: Job | None = None) -> Recording | None:
+    """What can be, or will be, heard of a job; None of one that ended without stems.
+
+    Args:
+        run: `job.run`, where that is known.
+    """
     if job.state == Job.State.DONE and not job.is_expired:
         frames = job.frames or 0
         names = tuple(stem.name for stem in job.stems.all())
@@ -47,16 +51,37 @@ def recording(job: Job) -> Recording | None:
         return Recording(folder, names, frames, frames, _track(folder, MIXTURE).is_file())
     if not job.is_active:
         return None
-    try:
-        names = tuple(stem_names(job.separation, read_model(settings.MODEL_DIR, job.model)))
-    except (Fault, OSError, TypeError, ValueError):
-        return None  # the job itself will say why
-    run = job.run
-    # A run that ends now has its folder moved before the database knows.
-    folder = run.staging_folder if run.staging_folder.is_dir() else run.result_folder
+    if not (names := _names(job)):
+        return None
+    folder = _folder(run or job.run)
     frames = round(job.upload.seconds * SAMPLE_RATE)
-    cells = min(readable_cells(_track(folder, name)) for name in (MIXTURE, *names))
-    return Recording(folder, names, frames, min(frames, cells * CELL_FRAMES), has_song=True)
+    reach = min(frames, _cells(folder, names) * CELL_FRAMES)
+    return Recording(folder, names, frames, reach, has_song=True)
+
+
+def finished_cells(run: Job) -> int:
+    """How much of a run's stems can be heard: what tells whether that has grown."""
+    if run.state != Job.State.RUNNING:
+        return 0
+    names = _names(run)
+    return _cells(_folder(run), names) if names else 0
+
+
+def _names(job: Job) -> tuple[str, ...]:
+    """The stems of a job on its way; none where its model cannot be used (it will say so)."""
+    try:
+        return tuple(stem_names(job.separation, read_model(settings.MODEL_DIR, job.model)))
+    except (Fault, OSError, TypeError, ValueError):
+        return ()
+
+
+def _folder(run: Job) -> Path:
+    """Where a run writes; one that ends now has that moved before the database knows."""
+    return run.staging_folder if run.staging_folder.is_dir() else run.result_folder
+
+
+def _cells(folder: Path, names: tuple[str, ...]) -> int:
+    return min(readable_cells(_track(folder, name)) for name in (MIXTURE, *names))
 
 
 def chunk(job: Job, name: str, index: int) -> Chunk:

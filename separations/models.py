@@ -108,10 +108,6 @@ class JobQuerySet(models.QuerySet["Job"]):
         taken_sooner = Q(~_is_being_made(), state=Job.State.QUEUED) & sooner
         return others.filter(Q(state=Job.State.RUNNING) | taken_sooner)
 
-    def songs_before(self, job: "Job") -> int:
-        """How many results run now or will be made before that of `job`, which waits."""
-        return self.ahead_of(job).values("result_key").distinct().count()
-
     def stalled(self) -> "JobQuerySet":
         """Running jobs whose runner has not been heard of for the length of a lease.
 

@@ -1,6 +1,5 @@
 """What the templates show of a job, worked out once and frozen."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
-from separations import listening, results, sentences, sharing
+from separations import listening, results, sentences, sharing, waiting
 from separations.access import Grant, SongKey
 from separations.audio.chunks import CHUNK_FRAMES
 from separations.audio.formats import FORMATS
@@ -16,6 +15,7 @@ from separations.audio.stems import PEAK_FRAMES
 from separations.labels import stem_label, stem_list
 from separations.models import Job, ShareLink, Stem
 from separations.share_tokens import ShareToken
+from separations.waiting import Way
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class JobView:
     """A job with the sentences that describe it now, in the reader's language."""
 
     job: Job
+    run: Job
     key: SongKey
     may_change: bool
     may_share: bool
@@ -49,6 +50,8 @@ class JobView:
     stem_line: str
     can_retry: bool
     can_repeat: bool
+    version: str
+    poll_seconds: int
 
     @property
     def shared(self) -> bool:
@@ -58,6 +61,11 @@ class JobView:
     @property
     def active(self) -> bool:
         return self.job.is_active
+
+    @property
+    def card_seconds(self) -> int:
+        """`poll_seconds` of a song in a list, of which there may be many."""
+        return max(CARD_POLL_SECONDS, self.poll_seconds)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,11 @@ class MixerView:
     chunk_frames: int = CHUNK_FRAMES
     peak_frames: int = PEAK_FRAMES
 
+    @property
+    def stems(self) -> str:
+        """What presets are made of."""
+        return " ".join(track.name for track in self.tracks)
+
 
 @dataclass(frozen=True)
 class LinkView:
@@ -119,18 +132,21 @@ FORMAT_LABELS = {
     "m4a": "M4A (AAC)",
     "opus": "Ogg Opus",
 }
+CARD_POLL_SECONDS = 2
 SILENCE = 1e-4  # −80 dB: a stem that peaks lower has nothing to hear
 
 
 def job_view(job: Job, grant: Grant | None = None) -> JobView:
     """What is shown to whoever holds `grant`; without one, to the job's owner."""
     grant = grant or Grant(job, job.pk, may_change=True, may_share=True)
+    way = waiting.way_of(job)
     has_stems = job.state == Job.State.DONE and not job.is_expired
     stems = list(job.stems.all()) if has_stems else []
-    run = job.run
+    run = way.run
     is_kept = not job.is_active and job.upload.is_kept
     return JobView(
         job=job,
+        run=run,
         key=grant.key,
         may_change=grant.may_change,
         may_share=grant.may_share,
@@ -141,7 +157,7 @@ def job_view(job: Job, grant: Grant | None = None) -> JobView:
         seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
         headline=_headline(run),
-        waiting=_waiting(run),
+        waiting=_waiting(way),
         remaining=_remaining(run),
         error=_error(job),
         notes=_notes(job),
@@ -149,20 +165,23 @@ def job_view(job: Job, grant: Grant | None = None) -> JobView:
         stem_line=stem_list(stem.name for stem in stems),
         can_retry=is_kept and job.state in (Job.State.FAILED, Job.State.CANCELLED),
         can_repeat=is_kept,
+        version=version(job, way),
+        poll_seconds=way.poll_seconds,
     )
 
 
-def mixer_view(job: Job, grant: Grant) -> MixerView | None:
+def mixer_view(song: JobView) -> MixerView | None:
     """None for a job that has no stems and will have none."""
-    found = listening.recording(job)
+    job = song.job
+    found = listening.recording(job, song.run)
     if found is None:
         return None
-    measured = {stem.name: stem for stem in job.stems.all()}
+    measured = {} if song.active else {stem.name: stem for stem in job.stems.all()}
     return MixerView(
         tracks=[_track(name, measured.get(name)) for name in found.names],
         presets=_presets(found.names),
-        kept_as=_kept_as(grant.key),
-        tracks_href=reverse("separations:job", args=[grant.key]) + "/stems/",
+        kept_as=_kept_as(song.key),
+        tracks_href=reverse("separations:job", args=[song.key]) + "/stems/",
         frames=found.frames,
         reach=found.reach,
         has_song=found.has_song,
@@ -176,11 +195,17 @@ def _kept_as(key: SongKey) -> str:
     return f"shared-{key.digest[:32]}" if isinstance(key, ShareToken) else str(key)
 
 
-def digest(song: JobView, mixer: MixerView | None) -> str:
-    """Of all that changes in the page while a job is on its way: the same digest, the same page."""
-    changing = (song.job.state, song.percent, song.headline, song.waiting, song.remaining)
-    words = repr((*changing, song.error, song.notes, mixer.reach if mixer else 0))
-    return hashlib.blake2s(words.encode(), digest_size=8).hexdigest()
+def version(job: Job, way: Way) -> str:
+    """Of all that changes in pages while a job is on its way: the same version, the same page.
+
+    It is compared each second for everybody who waits, so it is made of numbers, not of sentences.
+    """
+    run = way.run
+    if run.state != Job.State.RUNNING:
+        return f"{job.state}_{way.before}_{way.lacks_memory:d}"
+    seconds, minutes = _told(run)
+    heard = listening.finished_cells(run)
+    return f"{job.state}_{run.stage}_{run.percent}_{seconds}s_{minutes}m_{heard}"
 
 
 def _track(name: str, stem: Stem | None) -> TrackView:
@@ -253,26 +278,30 @@ def _headline(job: Job) -> str:
     return str(Job.State(job.state).label)
 
 
-def _waiting(job: Job) -> str:
-    if job.state != Job.State.QUEUED:
+def _waiting(way: Way) -> str:
+    if way.run.state != Job.State.QUEUED:
         return ""
-    before = Job.objects.ahead_of(job)
-    if job.stage == Job.Stage.MEMORY and not before.filter(state=Job.State.QUEUED).exists():
+    if way.lacks_memory:
         return gettext("Your song is next. It starts as soon as there is enough memory for it.")
-    ahead = before.values("result_key").distinct().count()  # the same result is made once
-    if ahead == 0:
+    if way.before == 0:
         return gettext("Your song is next.")
-    text = ngettext("%(count)d song before yours.", "%(count)d songs before yours.", ahead)
-    return text % {"count": ahead}
+    text = ngettext("%(count)d song before yours.", "%(count)d songs before yours.", way.before)
+    return text % {"count": way.before}
+
+
+def _told(job: Job) -> tuple[int, int]:
+    """What is left of a run, in seconds or in minutes; (0, 0) where that is not told."""
+    if job.state != Job.State.RUNNING or job.remaining is None or job.remaining < 1:
+        return 0, 0
+    seconds = job.remaining
+    return (max(5, round(seconds / 5) * 5), 0) if seconds < 60 else (0, round(seconds / 60))
 
 
 def _remaining(job: Job) -> str:
-    if job.state != Job.State.RUNNING or job.remaining is None or job.remaining < 1:
-        return ""
-    seconds = job.remaining
-    if seconds < 60:
-        return gettext("about %(seconds)d s left") % {"seconds": max(5, round(seconds / 5) * 5)}
-    return gettext("about %(minutes)d min left") % {"minutes": round(seconds / 60)}
+    seconds, minutes = _told(job)
+    if seconds:
+        return gettext("about %(seconds)d s left") % {"seconds": seconds}
+    return gettext("about %(minutes)d min left") % {"minutes": minutes} if minutes else ""
 
 
 def _notes(job: Job) -> list[str]:

@@ -14,6 +14,7 @@ from django.core.exceptions import (
     TooManyFilesSent,
 )
 from django.core.files.uploadedfile import TemporaryUploadedFile
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -43,6 +44,7 @@ from separations import (
     sharing,
     tasks,
     uploads,
+    waiting,
 )
 from separations.access import Grant, SongKey
 from separations.audio.formats import FORMATS, Format
@@ -50,12 +52,12 @@ from separations.faults import Fault
 from separations.forms import SeparationForm
 from separations.models import Job, Upload
 from separations.pages import (
-    digest,
     download_choices,
     job_view,
     mix_level_sentence,
     mixer_view,
     sharing_view,
+    version,
 )
 from separations.rate_limits import limited
 from separations.share_tokens import ShareToken
@@ -186,12 +188,13 @@ def _refuse(request: HttpRequest, song: SongKey, fault: Fault) -> HttpResponse:
 
 def _song(request: HttpRequest, grant: Grant) -> dict[str, Any]:
     job = grant.job
+    if not job.is_active:
+        prefetch_related_objects([job], "stems")  # once, for all who look at them below
     chosen = {"model": job.model, "stems": job.stem_choice}
-    song, mixer = job_view(job, grant), mixer_view(job, grant)
+    song = job_view(job, grant)  # before the mixer: what is finished meanwhile is seen next time
     context: dict[str, Any] = {
         "song": song,
-        "mixer": mixer,
-        "seen": digest(song, mixer),
+        "mixer": mixer_view(song),
         "formats": download_choices(),
     }
     # Only an ended song can be separated again; the many polls before need not ask for models.
@@ -206,25 +209,34 @@ def _song(request: HttpRequest, grant: Grant) -> dict[str, Any]:
 @require_GET
 def job_status(request: HttpRequest, song: SongKey) -> HttpResponse:
     """The part of the song's page that changes; polls itself while the job is active."""
+    if _is_as_seen(request, song):
+        return HttpResponse(status=204)
     grant = access.song_or_404(request, song)
-    return _poll(request, grant.job, "separations/_poll.html", _song(request, grant))
+    return _polled(request, "separations/_poll.html", _song(request, grant))
 
 
 @never_cache
 @require_GET
 def job_card(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """A song in the list on the home page, polling likewise."""
-    job = access.job_or_404(request, job_id)
-    song = job_view(job)
-    context = {"song": song, "seen": digest(song, None)}
-    return _poll(request, job, "separations/_card.html", context)
-
-
-def _poll(request: HttpRequest, job: Job, template: str, context: dict[str, Any]) -> HttpResponse:
-    """Nothing at all when the page shows it already: it is asked for every second or two."""
-    if job.is_active and request.GET.get("seen") == context["seen"]:
+    if _is_as_seen(request, job_id):
         return HttpResponse(status=204)
-    return render(request, template, context, status=200 if job.is_active else STOP_POLLING)
+    job = access.job_or_404(request, job_id)
+    return _polled(request, "separations/_card.html", {"song": job_view(job)})
+
+
+def _is_as_seen(request: HttpRequest, key: SongKey) -> bool:
+    """Whether the page shows all there is; asked for each second, so it looks at little."""
+    seen = request.GET.get("seen")
+    if not seen:
+        return False
+    job = access.song_or_404(request, key, waiting.LOOKED_AT).job
+    return job.is_active and seen == version(job, waiting.way_of(job))
+
+
+def _polled(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    status = 200 if context["song"].active else STOP_POLLING
+    return render(request, template, context, status=status)
 
 
 @limited("action")

@@ -56,6 +56,14 @@ def free_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "slots", rate_limits.Slots())
 
 
+@pytest.fixture(autouse=True)
+def fresh_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the queue is a new one: what tests do, they see at once."""
+    from separations import waiting
+
+    monkeypatch.setattr(waiting, "KEPT_SECONDS", 0.0)
+
+
 @pytest.fixture
 def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Settings:
     """Settings for pages and services: small models, an empty data folder, plain static files."""

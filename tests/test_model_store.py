@@ -44,6 +44,22 @@ def test_the_digest_follows_the_weights(tmp_path: Path, small_store: Path) -> No
     assert same != store.read_model(small_store, "tiny_6s").digest
 
 
+def test_what_lies_in_the_files_is_read_once_until_they_change(
+    tmp_path: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_store / "tiny", tmp_path / "tiny")
+    before = store.read_model(tmp_path, "tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_header", None)
+        patch.setattr(yaml, "safe_load", None)
+        assert store.read_model(tmp_path, "tiny") == before
+    (part,) = before.files
+    write_model(part, "demucs.htdemucs.HTDemucs", {"sources": SIX}, {"a": torch.zeros(1)})
+    after = store.read_model(tmp_path, "tiny")
+    assert (after.sources, after.bytes) == (tuple(SIX), part.stat().st_size)
+    assert after.digest != before.digest
+
+
 @pytest.mark.parametrize("name", ["../tiny", "/etc", ".hidden", "a/b/c", "", "tiny\n"])
 def test_names_are_never_paths(small_store: Path, name: str) -> None:
     with pytest.raises(Fault, match="bad_model_name"):

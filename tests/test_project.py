@@ -45,6 +45,7 @@ ROOMS = (
         "quotas",
         "intake",
         "stopping",
+        "waiting",
     },
     {"tasks"},
     {

@@ -6,7 +6,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from separations import problems, sentences
+from separations import problems, sentences, waiting
 from separations.api import schemas
 from separations.faults import Fault
 from separations.labels import stem_label
@@ -21,14 +21,15 @@ def status_of(job: Job) -> schemas.Status:
 
 def progress_of(job: Job) -> schemas.Progress:
     """How far a job is, by the job that runs for it where that is another."""
-    run = job.run
+    way = waiting.way_of(job)
+    run = way.run
     queued = run.state == Job.State.QUEUED
     return schemas.Progress(
         status=status_of(run),
         progress=run.percent,
         stage=run.stage if run.is_active else None,
         eta=None if run.remaining is None else math.ceil(max(0.0, run.remaining)),
-        queue_position=1 + Job.objects.songs_before(run) if queued else None,
+        queue_position=1 + way.before if queued else None,
     )
 
 

@@ -24,7 +24,7 @@ from loky import cpu_count
 from separations.audio.decode import decode
 from separations.audio.info import SAMPLE_RATE
 from separations.audio.stems import StemWriter
-from separations.engine import memory, messages, separator
+from separations.engine import memory, messages, politeness, separator
 from separations.engine.bank import Bank
 from separations.engine.messages import Done, Failed, Progress, Request, StemFile
 from separations.engine.options import ALL_STEMS, MIXTURE, Options, stem_names
@@ -38,7 +38,6 @@ DECODE_SHARE = 0.02
 ENCODE_SHARE = 0.01
 TIMED_CHUNKS = 8
 SPARE_SECONDS = 60  # that a song may be longer than it was said to be; then it is another one
-POLITENESS = 5  # the web server answers before the next chunk is worked on
 
 Send = Callable[[messages.Message], None]
 
@@ -150,8 +149,7 @@ def serve() -> None:
     # Standard output belongs to the messages; whatever a library prints goes to the log instead.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    with contextlib.suppress(OSError):
-        os.nice(POLITENESS)
+    politeness.step_back()
     memory.go_first()
     requests: queue.Queue[Request] = queue.Queue()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -75,13 +75,12 @@ class ModelInfo:
         segments = [float(segment) for segment in self.segments]
         whole = hashlib.sha256(json.dumps([self.weights, segments]).encode())
         for file in self.files:
-            stat = file.stat()
-            whole.update(_file_digest(file, stat.st_size, stat.st_mtime_ns).encode())
+            whole.update(_file_digest(file, _stamp(file)).encode())
         return whole.hexdigest()
 
 
 @lru_cache(maxsize=64)
-def _file_digest(path: Path, _size: int, _modified: int) -> str:
+def _file_digest(path: Path, _stamp: "Stamp") -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,15 +115,17 @@ def read_model(folder: Path, name: str) -> ModelInfo:
     home = folder / check_name(name)
     bag_path = home / f"{home.name}.yaml"
     try:
-        text = bag_path.read_text()
+        stamp = _stamp(bag_path)
     except OSError as error:
         raise Fault("model_missing", model=name) from error
     try:
-        bag = yaml.safe_load(text)
+        bag = _bag(bag_path, stamp)
         signatures = tuple(str(signature) for signature in bag["models"])
         if not signatures or not all(SIGNATURE.fullmatch(each) for each in signatures):
             raise ValueError("its bag names no model")
-        headers = [read_header(bag_path.parent / f"{each}.safetensors") for each in signatures]
+        files = [bag_path.parent / f"{each}.safetensors" for each in signatures]
+        stamps = [_stamp(file) for file in files]
+        headers = [_header(file, each) for file, each in zip(files, stamps, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise Fault("model_unusable", model=name, reason=str(error)) from error
     sources = headers[0].sources
@@ -137,7 +138,6 @@ def read_model(folder: Path, name: str) -> ModelInfo:
         for header, segment in zip(headers, segments, strict=True)
         if header.klass == TRANSFORMER
     ]
-    size = sum((bag_path.parent / f"{each}.safetensors").stat().st_size for each in signatures)
     return ModelInfo(
         name=name,
         folder=bag_path.parent,
@@ -147,8 +147,35 @@ def read_model(folder: Path, name: str) -> ModelInfo:
         weights=tuple(tuple(float(share) for share in row) for row in weights),
         segments=tuple(segments),
         longest_segment=float(min(limits)) if limits else None,
-        bytes=size,
+        bytes=sum(each.size for each in stamps),
     )
+
+
+class Stamp(NamedTuple):
+    """What changes when a file does."""
+
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+# Pages ask for models all the time, and to parse what lies in these files takes milliseconds.
+
+
+@lru_cache(maxsize=256)
+def _bag(path: Path, _stamp: Stamp) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+@lru_cache(maxsize=256)
+def _header(path: Path, _stamp: Stamp) -> "Header":
+    return read_header(path)
 
 
 @dataclass(frozen=True)

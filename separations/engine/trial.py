@@ -4,7 +4,6 @@ Times an engine on a few seconds of real music, compares it with float32 in torc
 it compiled in the scratch folder. The answer on standard output is a `choice.Trial`.
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 
 from separations.audio.decode import decode
 from separations.audio.info import SAMPLE_RATE
-from separations.engine import memory
+from separations.engine import memory, politeness
 from separations.engine.choice import FLOAT32, TORCH, Trial
 from separations.engine.network import Network, Samples
 from separations.engine.store import ModelInfo, read_model
@@ -37,8 +36,7 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(OSError):
-        os.nice(5)
+    politeness.step_back()
     memory.go_first()
     task = read_task(sys.argv[1])
     try:

@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import re
+import select
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tests.sounds import ROOT, music, wav
 
 SLOWEST_P95 = 2.0  # seconds, of polls and pages beside two separations
 MOST_GROWTH_MB = 100  # of the web process; 50 uploads of 10 MB in memory would be 500
+PAGE_SECONDS = 5.0  # after which a visitor loads the song's page anew
 ACCEPTABLE = (200, 302, 429, 503)
 
 
@@ -50,12 +52,14 @@ class Visitor:
         """Status, text and seconds."""
         cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         started = time.monotonic()
+        was_kept = self._is_kept()
         try:
             self._connection.request(method, path, body, {"Cookie": cookie, **headers})
             answer = self._connection.getresponse()
-        except http.client.RemoteDisconnected:  # kept open too long: what browsers do, too
+        except (ConnectionResetError, BrokenPipeError):
+            # The site let go of it in this moment: browsers ask again, too.
             self._connection.close()
-            if method != "GET":
+            if not was_kept or method != "GET":
                 raise
             self._connection.request(method, path, body, {"Cookie": cookie, **headers})
             answer = self._connection.getresponse()
@@ -64,6 +68,13 @@ class Visitor:
             name, _, value = header.partition("=")
             self._cookies[name] = value.partition(";")[0]
         return answer.status, text, time.monotonic() - started
+
+    def _is_kept(self) -> bool:
+        """Whether a connection is still open from before; closed if the site let go of it."""
+        kept = self._connection.sock
+        if kept is not None and select.select([kept], [], [], 0)[0]:
+            self._connection.close()
+        return self._connection.sock is not None
 
     def close(self) -> None:
         self._connection.close()
@@ -77,14 +88,16 @@ class Times:
 
 
 def visit(site: Site, number: int, session: str, job: str, stop: Event, times: Times) -> None:
-    """Look at a song's page, poll as it does, and at the home page now and then."""
+    """Keep a song's page open, which polls as often as it says, and load it now and then anew."""
     visitor = Visitor(site, number, session)
     stop.wait(number % 50 / 50)  # not all in the same moment
-    polled, path = 0, ""
+    page_due = poll_due = time.monotonic()
+    path, every = "", 0.0
     while not stop.is_set():
-        is_page = polled % 5 == 0
-        asked = f"/songs/{job}" if is_page else path
+        is_page = not path or page_due <= poll_due
+        is_first = not path
         try:
+            asked = f"/songs/{job}" if is_page else path
             status, text, seconds = visitor.ask("GET", asked, Accept="text/html")
         except (OSError, http.client.HTTPException) as error:
             times.errors[type(error).__name__] += 1
@@ -93,11 +106,21 @@ def visit(site: Site, number: int, session: str, job: str, stop: Event, times: T
             (times.pages if is_page else times.polls).append(seconds)
             if status not in (200, 204, 286):
                 times.errors[str(status)] += 1
-            if found := re.search(r'hx-get="(/songs/[^"]+/status\?seen=[^"]+)"', text):
-                path = found[1]
-        polled += 1 if path else 5
-        stop.wait(1.0)
+            if status != 204:
+                path, every = polling(text)
+        now = time.monotonic()
+        if is_page:
+            page_due = now + PAGE_SECONDS
+        if is_first or not is_page:
+            poll_due = now + every
+        stop.wait(max(0.0, (min(page_due, poll_due) if path else page_due) - now))
     visitor.close()
+
+
+def polling(text: str) -> tuple[str, float]:
+    """What a page polls and every how many seconds; no address where the song has ended."""
+    found = re.search(r'hx-get="(/songs/[^"]+/status\?seen=\w+)" hx-trigger="every (\d+)s"', text)
+    return (found[1], float(found[2])) if found else ("", 0.0)
 
 
 def crowd(site: Site, who: list[tuple[str, str]], seconds: float) -> Times:

@@ -6,6 +6,7 @@ python -m tests.load.visitors 200 song.flac
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import django
@@ -17,7 +18,7 @@ from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 
 from separations import jobs, uploads  # noqa: E402
 from separations.access import VISITOR  # noqa: E402
-from separations.engine.options import Options  # noqa: E402
+from separations.engine.options import ALL_STEMS  # noqa: E402
 from separations.models import Owner  # noqa: E402
 
 
@@ -30,7 +31,7 @@ def main() -> None:
         session[VISITOR] = f"{index:032x}"
         session.create()
         # Another overlap is another result: none of them is attached to a job that runs.
-        options = Options(model=model, overlap=0.25 + index / 10_000)
+        options = replace(jobs.site_options(model, ALL_STEMS), overlap=0.25 + index / 10_000)
         owner = Owner(session[VISITOR])
         job = jobs.submit(uploads.accept_path(song, song.name), options, owner)
         made.append((session.session_key, str(job.pk)))

@@ -1,0 +1,131 @@
+"""How far jobs are that are on their way, for the many who ask each second.
+
+Where everybody stands in the queue is worked out once a second for all who wait, not by each poll
+for itself: that would be work for every pair of visitors.
+"""
+
+import time
+import uuid
+from dataclasses import dataclass
+from threading import Lock
+
+from separations.models import QUEUE_ORDER, Job
+
+KEPT_SECONDS = 1.0
+# What polls look at of a job to see whether anything changed.
+LOOKED_AT = (
+    "model",
+    "options",
+    "result_key",
+    "state",
+    "stage",
+    "progress",
+    "remaining",
+    "lease",
+    "priority",
+    "turn",
+    "queued_at",
+)
+POLL_SECONDS = 1
+SLOWEST_POLL_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Line:
+    """The queue at one moment.
+
+    before: of each queued job that will have a run of its own, how many results are made first.
+    running: the keys of the results that are being made.
+    turn: the key of the one that is made next, if any.
+    taken: when, in seconds of the monotonic clock.
+    """
+
+    before: dict[uuid.UUID, int]
+    running: frozenset[str]
+    turn: str
+    taken: float
+
+
+@dataclass(frozen=True)
+class Way:
+    """How far a job has come.
+
+    run: the job whose progress is that of this one; see `Job.run`.
+    before: of one that waits, how many results are made before its own; else 0.
+    lacks_memory: whether it is its turn, and only memory is missing.
+    """
+
+    run: Job
+    before: int = 0
+    lacks_memory: bool = False
+
+    @property
+    def poll_seconds(self) -> int:
+        """How long to wait before it is asked for again: longer the further back it waits.
+
+        A song takes several seconds at least, so whoever has eight before them misses nothing.
+        """
+        return min(SLOWEST_POLL_SECONDS, POLL_SECONDS + self.before // 2)
+
+
+def way_of(job: Job) -> Way:
+    """How far `job` is now; what is before it in the queue may be a second old."""
+    if job.state != Job.State.QUEUED:
+        return Way(job)
+    line = _keeper.line()
+    before = line.before.get(job.pk)
+    if before is None:  # it has not been queued for long, or waits for what is being made
+        run = job.run
+        return Way(run) if run.state == Job.State.RUNNING else _alone(job)
+    return Way(job, before, job.stage == Job.Stage.MEMORY and job.result_key == line.turn)
+
+
+def _alone(job: Job) -> Way:
+    """As `way_of`, by questions of this job's own."""
+    sooner = Job.objects.ahead_of(job)
+    before = sooner.values("result_key").distinct().count()  # the same result is made once
+    is_first = not sooner.filter(state=Job.State.QUEUED).exists()
+    return Way(job, before, job.stage == Job.Stage.MEMORY and is_first)
+
+
+class _Keeper:
+    """Holds the last look at the queue."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._line: Line | None = None
+
+    def line(self) -> Line:
+        """The queue, not much older than KEPT_SECONDS.
+
+        One thread looks anew; the others go on with what there is meanwhile.
+        """
+        line = self._line
+        if line is not None and time.monotonic() - line.taken < KEPT_SECONDS:
+            return line
+        if not self._lock.acquire(blocking=line is None):
+            assert line is not None  # noqa: S101 - for the type checker
+            return line
+        try:
+            self._line = line = _look()
+        finally:
+            self._lock.release()
+        return line
+
+
+_keeper = _Keeper()
+
+
+def _look() -> Line:
+    taken = time.monotonic()
+    active = Job.objects.active().order_by(*QUEUE_ORDER)
+    jobs = list(active.values_list("pk", "result_key", "state"))
+    running = frozenset(key for _pk, key, state in jobs if state == Job.State.RUNNING)
+    made, before, turn = set(running), {}, ""
+    for pk, key, _state in jobs:
+        if key in running:
+            continue
+        turn = turn or key
+        before[pk] = len(made) - (key in made)
+        made.add(key)
+    return Line(before, running, turn, taken)
