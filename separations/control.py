@@ -18,6 +18,7 @@ from separations.engine import memory
 from separations.models import Consumer, QueueSwitch
 
 THE_SWITCH = 1
+PAUSED, NO_CONSUMER = "paused", "no_consumer"
 FORGOTTEN_AFTER = timedelta(days=1)  # of a consumer that ended without a word
 MEASURE_SECONDS = 60.0  # how often what is kept on the disk is added up
 
@@ -42,10 +43,10 @@ def is_paused() -> bool:
 
 
 def standstill() -> str:
-    """Why no job is started just now: "paused", "no_consumer", or "" when nothing holds them up."""
+    """Why no job is started just now: PAUSED, NO_CONSUMER, or "" when nothing holds them up."""
     if is_paused():
-        return "paused"
-    return "" if Consumer.objects.alive().exists() else "no_consumer"
+        return PAUSED
+    return "" if Consumer.objects.alive().exists() else NO_CONSUMER
 
 
 # Consumers

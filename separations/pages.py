@@ -52,6 +52,7 @@ class JobView:
     can_repeat: bool
     version: str
     poll_seconds: int
+    held_up: str
 
     @property
     def shared(self) -> bool:
@@ -167,6 +168,7 @@ def job_view(job: Job, grant: Grant | None = None) -> JobView:
         can_repeat=is_kept,
         version=version(job, way),
         poll_seconds=way.poll_seconds,
+        held_up=sentences.standstill(way.held_up),
     )
 
 
@@ -202,10 +204,10 @@ def version(job: Job, way: Way) -> str:
     """
     run = way.run
     if run.state != Job.State.RUNNING:
-        return f"{job.state}_{way.before}_{way.lacks_memory:d}"
+        return f"{job.state}_{way.before}_{way.lacks_memory:d}_{way.held_up}"
     seconds, minutes = _told(run)
     heard = listening.finished_cells(run)
-    return f"{job.state}_{run.stage}_{run.percent}_{seconds}s_{minutes}m_{heard}"
+    return f"{job.state}_{run.stage}_{run.percent}_{seconds}s_{minutes}m_{heard}_{way.held_up}"
 
 
 def _track(name: str, stem: Stem | None) -> TrackView:

@@ -279,6 +279,22 @@ class _Values(dict[str, Any]):
         return gettext("unknown")
 
 
+STANDSTILL: dict[str, Promise] = {
+    "paused": _(
+        "Whoever runs this site has paused it for a while. Songs wait, and start when it goes on."
+    ),
+    "no_consumer": _(
+        "Nothing is separated here just now: that part of the site is not running. Songs are kept, "
+        "and start when it is back."
+    ),
+}
+
+
+def standstill(reason: str) -> str:
+    """What everybody who waits is told where `control.standstill` has a reason; else ""."""
+    return str(STANDSTILL.get(reason, ""))
+
+
 def deleted_everything(count: int, *, account: bool) -> str:
     text = ngettext(
         "%(count)d song was deleted with all that was made of it.",

@@ -95,6 +95,7 @@ def _home(
         "form": form,
         "errors": errors,
         "songs": songs,
+        "standstill": sentences.standstill(waiting.standstill()),
         "any_active": any(song.active for song in songs),
         "max_upload_mb": settings.MAX_UPLOAD_MB,
         "too_large": sentences.sentence(too_large()),

@@ -6,9 +6,10 @@ for itself: that would be work for every pair of visitors.
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
+from separations import control
 from separations.models import QUEUE_ORDER, Job
 
 KEPT_SECONDS = 1.0
@@ -37,12 +38,14 @@ class Line:
     before: of each queued job that will have a run of its own, how many results are made first.
     running: the keys of the results that are being made.
     turn: the key of the one that is made next, if any.
+    standstill: why nothing is started, if nothing is; see `control.standstill`.
     taken: when, in seconds of the monotonic clock.
     """
 
     before: dict[uuid.UUID, int]
     running: frozenset[str]
     turn: str
+    standstill: str
     taken: float
 
 
@@ -53,11 +56,13 @@ class Way:
     run: the job whose progress is that of this one; see `Job.run`.
     before: of one that waits, how many results are made before its own; else 0.
     lacks_memory: whether it is its turn, and only memory is missing.
+    held_up: why it does not come on for now: "paused", "no_consumer" or "".
     """
 
     run: Job
     before: int = 0
     lacks_memory: bool = False
+    held_up: str = ""
 
     @property
     def poll_seconds(self) -> int:
@@ -70,14 +75,18 @@ class Way:
 
 def way_of(job: Job) -> Way:
     """How far `job` is now; what is before it in the queue may be a second old."""
-    if job.state != Job.State.QUEUED:
+    if not job.is_active:
         return Way(job)
     line = _keeper.line()
-    before = line.before.get(job.pk)
-    if before is None:  # it has not been queued for long, or waits for what is being made
-        run = job.run
-        return Way(run) if run.state == Job.State.RUNNING else _alone(job)
-    return Way(job, before, job.stage == Job.Stage.MEMORY and job.result_key == line.turn)
+    run, before = job, line.before.get(job.pk)
+    if job.state == Job.State.QUEUED and before is None:
+        run = job.run  # it has not been queued for long, or waits for what is being made
+    if run.state == Job.State.RUNNING:
+        return Way(run, held_up="" if line.standstill == control.PAUSED else line.standstill)
+    if before is None:
+        return replace(_alone(job), held_up=line.standstill)
+    lacks_memory = job.stage == Job.Stage.MEMORY and job.result_key == line.turn
+    return Way(job, before, lacks_memory, line.standstill)
 
 
 def _alone(job: Job) -> Way:
@@ -116,6 +125,11 @@ class _Keeper:
 _keeper = _Keeper()
 
 
+def standstill() -> str:
+    """Why nothing is started here, as everybody is told; see `control.standstill`."""
+    return _keeper.line().standstill
+
+
 def _look() -> Line:
     taken = time.monotonic()
     active = Job.objects.active().order_by(*QUEUE_ORDER)
@@ -128,4 +142,4 @@ def _look() -> Line:
         turn = turn or key
         before[pk] = len(made) - (key in made)
         made.add(key)
-    return Line(before, running, turn, taken)
+    return Line(before, running, turn, control.standstill(), taken)

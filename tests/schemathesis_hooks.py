@@ -13,7 +13,8 @@ from schemathesis.transport.serialization import Binary
 ADDRESS = "https://hooks.example.org/"
 SONG = Path(os.environ["API_SONG"]).read_bytes()
 # It names a file by what the bytes begin with, and knows no sound.
-file_samples._SIGNATURES = (*file_samples._SIGNATURES, (b"RIFF", "wav"))
+signatures: Any = file_samples
+signatures._SIGNATURES = (*signatures._SIGNATURES, (b"RIFF", "wav"))
 schemathesis.openapi.format("binary", st.sampled_from([SONG, b"no song"]).map(Binary))
 _count = itertools.count()
 

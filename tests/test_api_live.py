@@ -62,8 +62,8 @@ class Program:
         ) as answer:
             assert answer.headers["Content-Type"] == "text/event-stream"
             text = ""
-            for piece in answer.iter_content(None, decode_unicode=True):
-                text += piece
+            for piece in answer.iter_content(None):
+                text += piece.decode()
                 while found := EVENT.search(text):
                     yield found[1], json.loads(found[2])
                     text = text[found.end() :]

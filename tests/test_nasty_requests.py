@@ -25,6 +25,7 @@ SOME_ID = str(uuid.UUID(int=7))
 VALUES = {
     "song": f"songs/{SOME_ID}",
     "uuid": SOME_ID,
+    "uuidstr": SOME_ID,  # django-ninja's
     "slug": "vocals",
     "int": "0",
     "str": "1",

@@ -193,7 +193,7 @@ CHANGES: dict[str, Callable[[Job], object]] = {
     "minutes": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 60.0)),
     "seconds": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 59.0)),
     "what can be heard": _more_is_heard,
-    "handed back": lambda job: leases.hand_back(job, counts=False),
+    "handed back": lambda job: leases.hand_back(job),
 }
 
 

@@ -26,7 +26,8 @@ class Session(APIKeyCookie):
 
     def __call__(self, request: HttpRequest) -> Owner | None:
         owner = access.owner_of(request)
-        if not owner.visitor and owner.user_id is None:
+        is_known = owner.user_id is not None
+        if not is_known and (not owner.visitor or settings.ACCOUNTS == "required"):
             return None
         if request.method not in access.SAFE and check_csrf(request):
             raise Fault("stale_form")

@@ -48,7 +48,8 @@ class Progress(Schema):
     status: Status
     progress: int = Field(ge=0, le=100, description="Whole percent; 100 when the stems are there.")
     stage: str | None = Field(
-        description="What is done just now: wait, memory, start, decode, separate or encode."
+        description="What is done just now: wait, memory, start, decode, separate or encode; or "
+        "what keeps everybody waiting: paused, no_consumer."
     )
     eta: int | None = Field(description="Seconds that are left, where that is known.")
     queue_position: int | None = Field(description="1 for the next to run; null out of the queue.")

@@ -27,7 +27,7 @@ def progress_of(job: Job) -> schemas.Progress:
     return schemas.Progress(
         status=status_of(run),
         progress=run.percent,
-        stage=run.stage if run.is_active else None,
+        stage=way.held_up or (run.stage if run.is_active else None),
         eta=None if run.remaining is None else math.ceil(max(0.0, run.remaining)),
         queue_position=1 + way.before if queued else None,
     )
