@@ -85,18 +85,22 @@ class Courier:
             while not self._stopping.is_set():
                 try:
                     close_old_connections()
-                    self._record_ended()
-                    self._start_due()
+                    self.look()
                 except Exception:
                     # The rows are there: what could not be recorded is recorded next time.
                     logger.exception("The courier could not go on")
                     connection.close()
-                self._wait(LOOK_SECONDS)
-            self._give_back()
+                self.wait(LOOK_SECONDS)
+            self.give_back()
         finally:
             connection.close()
 
-    def _wait(self, seconds: float) -> None:
+    def look(self) -> None:
+        """Record what ended, and start what is due."""
+        self._record_ended()
+        self._start_due()
+
+    def wait(self, seconds: float) -> None:
         """Wait until something happens, and take note of all that did."""
         try:
             news = self._news.get(timeout=seconds)
@@ -142,13 +146,13 @@ class Courier:
             self._ended.pop(0)
             self._under_way.pop(call.delivery, None)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         """Have what does not end within a moment sent by the next consumer at once."""
         end = time.monotonic() + GRACE_SECONDS
         try:
             self._record_ended()
             while self._under_way and (left := end - time.monotonic()) > 0:
-                self._wait(left)
+                self.wait(left)
                 self._record_ended()
             for call in self._under_way.values():
                 _held(call).update(next_at=Now(), attempts=F("attempts") - 1)

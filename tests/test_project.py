@@ -47,7 +47,17 @@ ROOMS = (
     },
     {"tasks"},
     {"clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"},
-    {"views", "account_views", "account_urls", "admin", "urls", "checks", "apps", "management"},
+    {
+        "views",
+        "account_views",
+        "token_views",
+        "account_urls",
+        "admin",
+        "urls",
+        "checks",
+        "apps",
+        "management",
+    },
 )
 
 
