@@ -109,7 +109,7 @@ def _retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
 
 
 def _why(error: Exception) -> str:
-    cause = error.__cause__
+    cause = error.args[0] if error.args else None  # the pool drops `__cause__`
     if isinstance(cause, ssl.SSLCertVerificationError):
         return "the certificate is not valid for this host"
     if isinstance(cause, ssl.SSLError):
