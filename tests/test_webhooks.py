@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -412,9 +413,11 @@ def test_the_next_address_is_tried_when_one_does_not_answer(
 
 def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "CALL_SECONDS", 0.2)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_n: time.sleep(1) or [])
+    asleep = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_n: [] if asleep.wait(5) else [])
     with pytest.raises(CallFailed, match="not found in time"):
         connected("slow.example.org")
+    asleep.set()
 
 
 def test_no_proxy_of_the_environment_is_used(
@@ -610,6 +613,7 @@ def test_two_couriers_do_not_send_the_same_attempt(
     seen_by_both = Delivery.objects.get(pk=delivery.pk), Delivery.objects.get(pk=delivery.pk)
     assert [courier.claim(each) for each in seen_by_both] == [True, False]
     Delivery.objects.update(next_at=timezone.now())
+    assert not courier.claim(seen_by_both[1]), "what it saw is over, even if it is due once more"
     first, second = Courier(), Courier()
     for each in (first, second):
         each.look()
