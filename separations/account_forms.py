@@ -1,5 +1,6 @@
 """What people tell of themselves: Django's own forms, and a password where it must be theirs."""
 
+import uuid
 from typing import Any
 
 from django import forms
@@ -9,6 +10,8 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
+
+from separations import tokens
 
 
 class SignUpForm(UserCreationForm[User]):
@@ -56,6 +59,27 @@ class EmailForm(WithPassword):
     def clean(self) -> dict[str, Any]:
         self.check_password(self.cleaned_data.get("password", ""))
         return self.cleaned_data
+
+
+class TokenForm(forms.Form):
+    """made_as: the id of the token to be made, so that a form that is sent twice makes one."""
+
+    name = forms.CharField(
+        label=_("What is it for?"),
+        max_length=tokens.MOST_CHARACTERS,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    lasts = forms.ChoiceField(
+        label=_("It works for"),
+        initial="90",
+        choices=[
+            ("30", _("30 days")),
+            ("90", _("90 days")),
+            ("365", _("a year")),
+            ("never", _("until you end it")),
+        ],
+    )
+    made_as = forms.UUIDField(initial=uuid.uuid4, widget=forms.HiddenInput)
 
 
 class DeleteEverythingForm(WithPassword):

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from separations import account_views as views
+from separations import token_views
 
 app_name = "accounts"
 urlpatterns = [
@@ -15,4 +16,7 @@ urlpatterns = [
     path("reset", views.reset, name="reset"),
     path("reset/sent", views.reset_sent, name="reset_sent"),
     path("reset/<uidb64>/<token>", views.reset_confirm, name="reset_confirm"),
+    path("tokens", token_views.token_page, name="tokens"),
+    path("tokens/<uuid:token_id>/revoke", token_views.revoke, name="revoke_token"),
+    path("webhooks/secret", token_views.renew_secret, name="renew_secret"),
 ]

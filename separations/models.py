@@ -488,6 +488,11 @@ class ApiToken(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
 
 class WebhookKey(models.Model):
     """Which signing secret of an account is in use; the secret itself is worked out, not kept."""

@@ -8,22 +8,22 @@ from django.db import transaction
 from huey import crontab
 from huey.contrib.djhuey import db_periodic_task, db_task, task
 
-from separations import accounts, retention, runner
+from separations import accounts, retention
 
 logger = logging.getLogger(__name__)
-_crews: list[runner.Crew] = []
+_listeners: list[Callable[[], None]] = []
 
 
-def listen(crew: runner.Crew) -> None:
-    """Have this process's messages wake `crew`."""
-    _crews.append(crew)
+def listen(*listeners: Callable[[], None]) -> None:
+    """Have `listeners` called when a message comes to this process."""
+    _listeners.extend(listeners)
 
 
 @task()
 def work() -> None:
-    """Have this consumer's idle slots look for work."""
-    for crew in _crews:
-        crew.call()
+    """Have this consumer's idle slots look for work, and its courier for calls."""
+    for listener in _listeners:
+        listener()
 
 
 @db_periodic_task(crontab(minute="*/10"))

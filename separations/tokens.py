@@ -78,6 +78,11 @@ def _kept(user: User) -> list[uuid.UUID]:
     return list(tokens.values_list("pk", flat=True))
 
 
+def listed(user: User) -> list[ApiToken]:
+    """The account's tokens, but for those that their owner ended; newest first."""
+    return list(ApiToken.objects.filter(user=user, revoked_at=None))
+
+
 def find(text: str) -> ApiToken | None:
     """The token that reads so, with its user, unless it has ended or the user is locked out."""
     if not API_TOKEN.fullmatch(text):

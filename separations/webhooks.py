@@ -5,6 +5,7 @@ not kept but worked out from the site's secret key and its owner: a stolen datab
 """
 
 import base64
+import hmac
 import json
 import uuid
 from collections.abc import Callable, Iterable
@@ -40,6 +41,7 @@ REASONS = {
     "port": _("its port must be 80, 443 or one from 1024 on."),
     "private": _("it is not on the public network."),
 }
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the part that is no secret
 _listeners: list[Callable[[], None]] = []
 
 
@@ -124,7 +126,27 @@ def secrets_of(owner: Owner) -> list[str]:
 
 def _secret(who: str, key: str | bytes) -> str:
     mac = salted_hmac("separations.webhooks", who, secret=key, algorithm="sha256").digest()
-    return f"whsec_{base64.b64encode(mac).decode()}"
+    return f"{SECRET_PREFIX}{base64.b64encode(mac).decode()}"
+
+
+def headers_of(delivery: Delivery, now: int) -> dict[str, str]:
+    """What goes with a delivery's body, at a time in seconds: https://www.standardwebhooks.com."""
+    signed = f"{delivery.pk}.{now}.{delivery.body}".encode()
+    signatures = [
+        f"v1,{base64.b64encode(hmac.digest(_bytes(secret), signed, 'sha256')).decode()}"
+        for secret in secrets_of(delivery.job.owner)
+    ]
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Stemsite",
+        "webhook-id": str(delivery.pk),  # the same in every attempt
+        "webhook-timestamp": str(now),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def _bytes(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(SECRET_PREFIX))
 
 
 def renew_secret(user: User) -> None:

@@ -411,5 +411,7 @@ LOGGING = {
         # The web server's, which names who sent what it cannot read. (It keeps no access log.)
         "gunicorn.error": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "huey": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        # Which would tell whose webhooks are called, and what they answer.
+        "httpcore2": {"level": "WARNING"},
     },
 }

@@ -92,6 +92,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ("accounts:reset_sent", "GET"): all_get(200),
     ("accounts:reset_confirm", "GET"): all_get(200),  # and says that the link is none
     ("accounts:reset_confirm", "POST"): all_get(200),
+    ("accounts:tokens", "GET"): FOR_ACCOUNTS,
+    ("accounts:tokens", "POST"): {**all_get(302), ACCOUNT: 422, CLERK: 422, STAFF: 422},
+    ("accounts:revoke_token", "POST"): all_get(302),
+    ("accounts:renew_secret", "POST"): all_get(302),
     ("set_language", "POST"): all_get(302),
     ("admin:*", "GET"): {**all_get(302), CLERK: 200, STAFF: 200},  # its front page
 }
@@ -138,6 +142,7 @@ class World:
             "link_id": self.links[HOLDER].pk,
             "stem": "drums",
             "index": 0,
+            "token_id": uuid.uuid4(),
             "uidb64": "MQ",
             "token": "cz1abc-" + "0" * 32,
         }

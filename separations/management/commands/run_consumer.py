@@ -1,4 +1,5 @@
-"""The queue consumer: Huey's, with the crew that separates and hands its jobs back when stopped."""
+"""The queue consumer: Huey's, with the crew that separates and hands its jobs back when stopped,
+and the courier that calls webhooks."""
 
 import signal
 from types import FrameType
@@ -8,7 +9,8 @@ from django.core.management.base import BaseCommand
 from huey.consumer import Consumer
 from huey.contrib.djhuey import HUEY
 
-from separations import tasks
+from separations import tasks, webhooks
+from separations.courier import Courier
 from separations.runner import Crew
 
 STOP_SECONDS = 20
@@ -18,16 +20,17 @@ class Command(BaseCommand):
     help = "Run the queue consumer, which separates what waits."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        crew = Crew()
-        tasks.listen(crew)
+        crew, courier = Crew(), Courier()
+        tasks.listen(crew.call, courier.call)
+        webhooks.listen(courier.call)
         tasks.clean_soon()
-        CrewedConsumer(crew).run()
+        CrewedConsumer(crew, courier).run()
 
 
 class CrewedConsumer(Consumer):
     """A consumer whose messages are short, beside a crew whose jobs are long."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, courier: Courier) -> None:
         super().__init__(
             HUEY,
             workers=1,
@@ -36,11 +39,12 @@ class CrewedConsumer(Consumer):
             graceful_signal="TERM",
             shutdown_timeout=STOP_SECONDS,
         )
-        self._crew = crew
+        self._crew, self._courier = crew, courier
 
     def start(self) -> None:
         super().start()  # which sets what SIGTERM does, before there is a job to hand back
         self._crew.start()
+        self._courier.start()
 
     def _handle_signal(self, signum: int, frame: FrameType | None) -> None:
         super()._handle_signal(signum, frame)
@@ -50,5 +54,7 @@ class CrewedConsumer(Consumer):
 
     def stop(self, graceful: bool = False) -> None:
         self._crew.stop()
+        self._courier.stop()
         super().stop(graceful=graceful)
         self._crew.join(STOP_SECONDS)
+        self._courier.join(STOP_SECONDS)
