@@ -52,6 +52,11 @@ def song(status: int, *, shared: int = 0) -> Row:
     return row
 
 
+def by_api(status: int) -> Row:
+    """A song by the API: as its own address, but who is nobody is asked who they are."""
+    return {**song(status), ANONYMOUS: 401}
+
+
 OWN_ALONE: Row = {**all_get(404), OWNER: 302, ACCOUNT: 302}
 FOR_ACCOUNTS: Row = {**all_get(200), OWNER: 302, STRANGER: 302, ANONYMOUS: 302}
 FOR_OTHERS: Row = {**all_get(302), OWNER: 200, STRANGER: 200, ANONYMOUS: 200}
@@ -96,6 +101,21 @@ TABLE: dict[tuple[str, str], Row] = {
     ("accounts:tokens", "POST"): {**all_get(302), ACCOUNT: 422, CLERK: 422, STAFF: 422},
     ("accounts:revoke_token", "POST"): all_get(302),
     ("accounts:renew_secret", "POST"): all_get(302),
+    ("api:separate", "POST"): all_get(400),  # no song in it
+    ("api:task", "GET"): by_api(200),
+    ("api:task", "DELETE"): by_api(204),
+    ("api:cancel", "POST"): by_api(409),  # it is done
+    ("api:retry", "POST"): by_api(409),
+    ("api:progress", "GET"): by_api(200),
+    ("api:stem", "GET"): by_api(200),
+    ("api:mixdown", "GET"): by_api(200),
+    ("api:archive", "GET"): by_api(200),
+    ("api:jobs", "GET"): {**all_get(200), ANONYMOUS: 401},
+    ("api:models", "GET"): all_get(200),
+    ("api:problems", "GET"): all_get(200),
+    ("api:openapi-json", "GET"): all_get(200),
+    ("api:openapi-view", "GET"): all_get(200),
+    ("api:api-root", "GET"): all_get(404),
     ("set_language", "POST"): all_get(302),
     ("admin:*", "GET"): {**all_get(302), CLERK: 200, STAFF: 200},  # its front page
 }
@@ -141,6 +161,8 @@ class World:
             "job_id": self.job.pk,
             "link_id": self.links[HOLDER].pk,
             "stem": "drums",
+            "stem_name": "drums",
+            "task_id": self.job.pk,
             "index": 0,
             "token_id": uuid.uuid4(),
             "uidb64": "MQ",
@@ -226,7 +248,7 @@ def test_everybody_gets_what_is_theirs(world: World, settings: Settings) -> None
     settings.WEB_THREADS = 10_000  # nobody reads the answers to their end
     found: dict[tuple[str, str], Row] = {}
     # What deletes files comes last: rows alone come back.
-    for name, method in sorted(TABLE, key=lambda row: (row[1], "delete" in row[0])):
+    for name, method in sorted(TABLE, key=lambda row: ("delete" in "".join(row).lower(), row[1])):
         found[name, method] = {}
         for who in TABLE[name, method]:
             with transaction.atomic():  # as if nobody had asked before
@@ -310,6 +332,10 @@ def test_where_accounts_are_required_all_else_is_closed(world: World, settings: 
             assert "login" not in location, name
         elif name in ("separations:chunk", "separations:peaks", "separations:stem"):
             assert response.status_code == 404, name
+        elif name.startswith("api:"):
+            open_to_all = ("openapi-json", "openapi-view", "problems")
+            status = 200 if name.removeprefix("api:") in open_to_all else 401
+            assert response.status_code == (404 if name == "api:api-root" else status), name
         elif name == "admin:*":
             assert location.startswith("/admin/login/")
         elif name != "accounts:logout":

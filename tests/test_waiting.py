@@ -13,11 +13,11 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import leases, listening, uploads, waiting
+from separations import control, leases, listening, uploads, waiting
 from separations.access import VISITOR
 from separations.audio.stems import StemWriter
 from separations.engine.messages import Progress
-from separations.models import Job, Upload
+from separations.models import Consumer, Job, Upload
 from tests import sounds
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
@@ -30,6 +30,12 @@ Queries = Callable[[int], Any]
 @pytest.fixture
 def upload(site_settings: Settings, tmp_path: Path) -> Upload:
     return uploads.accept_path(sounds.wav(tmp_path / "s.wav", sounds.music(1.0)), "song.wav")
+
+
+@pytest.fixture(autouse=True)
+def consumer(db: None) -> None:
+    """Somebody works, as far as anybody can tell."""
+    control.Presence().beat([], 0)
 
 
 @pytest.fixture
@@ -111,7 +117,7 @@ def test_the_queue_is_looked_at_once_for_all(
     queue: Queue, django_assert_num_queries: Queries
 ) -> None:
     jobs = [queue() for _ in range(3)]
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(3):  # the queue, the switch, the consumers
         assert [waiting.way_of(job).before for job in jobs] == [0, 1, 2]
 
 
@@ -244,3 +250,36 @@ def test_polls_of_strangers_cost_what_polls_of_nothing_cost(
     for each in (address, never):
         with django_assert_num_queries(2):
             assert stranger.get(each).status_code == 404
+
+
+# What holds everybody up
+
+
+def test_the_page_says_why_nothing_is_started(queue: Queue, anna: Client) -> None:
+    job = queue()
+    address = poll(anna, job, "status")
+    control.pause("root")
+    told = anna.get(address)
+    assert told.status_code == 200, "this is news"
+    assert "has paused it" in told.content.decode()
+    assert "has paused it" in anna.get(f"/songs/{job.pk}").content.decode()
+    assert "has paused it" in anna.get("/").content.decode()
+    assert "root" not in told.content.decode()
+    control.resume()
+    Consumer.objects.all().delete()
+    assert "is not running" in anna.get(address).content.decode()
+    card = anna.get(f"/songs/{job.pk}/card").content.decode()
+    assert "is not running" in card
+    control.Presence().beat([], 0)
+    assert "is not running" not in anna.get("/").content.decode()
+    assert anna.get(address).status_code == 204
+
+
+def test_who_is_being_separated_is_not_told_of_a_pause(queue: Queue) -> None:
+    job = queue()
+    run(job, stage="separate", progress=0.5, attempt=1)
+    control.pause("root")
+    assert waiting.way_of(job).held_up == ""
+    control.resume()
+    Consumer.objects.all().delete()
+    assert waiting.way_of(job).held_up == "no_consumer"

@@ -122,6 +122,8 @@ def _patterns() -> list[URLPattern]:
         if pattern.name in KINDS:
             kind, of_methods = KINDS[pattern.name]
             pattern.callback = limited(kind, **of_methods)(_fitted(pattern.callback))
+        else:  # the description and its pages
+            pattern.callback = require_safe(pattern.callback)
         found.append(pattern)
     return [*found, path("problems", problem_page, name="problems")]
 
