@@ -20,7 +20,7 @@ APP = ROOT / "separations"
 LIGHT = ("torch", "torchaudio", "demucs", "openvino")
 # Who may import whom, from ../shared/DESIGN.md: later rooms may use earlier ones.
 ROOMS = (
-    {"faults", "share_tokens"},
+    {"faults", "share_tokens", "stopping"},
     {"audio"},
     {"engine"},
     {"models"},
