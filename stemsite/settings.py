@@ -373,11 +373,14 @@ MAX_STORAGE_GB = envint("MAX_STORAGE_GB", 0)  # 0: no limit
 
 # Logs
 
+LOG_FORMAT = envchoice("LOG_FORMAT", "text", "json")
 LOG_PERSONAL = envbool("LOG_PERSONAL", False)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "stemsite.logs.Lines", "personal": LOG_PERSONAL}},
+    "formatters": {
+        "line": {"()": "stemsite.logs.formatter", "kind": LOG_FORMAT, "personal": LOG_PERSONAL}
+    },
     "filters": {"no_tokens": {"()": "separations.share_tokens.NoTokens"}},
     "handlers": {
         "console": {

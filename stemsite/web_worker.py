@@ -17,6 +17,7 @@ from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from separations.clients import network
 from separations.stopping import stopping
+from stemsite.logs import request_id
 from stemsite.settings import SLOW_CLIENT_SECONDS, TRUSTED_PROXIES
 
 SLOWEST = 4096.0  # bytes a second, of a request or its answer
@@ -132,6 +133,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if isinstance(conn.sock, PacedSocket):
             conn.sock.begin()
         kept = super().handle(conn)
+        request_id.set("")  # nothing that this thread logs is about that request any more
         if not kept:
             # The other side may take two seconds to go. gunicorn waits for that in its main thread,
             # where everybody else would wait too.
