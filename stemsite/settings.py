@@ -169,6 +169,8 @@ STAGING_DIR = DATA_DIR / "staging"
 ENGINE_DIR = DATA_DIR / "engines"  # what was measured and compiled on this machine
 RENDITION_DIR = DATA_DIR / "renditions"
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
+# Where all processes of the site count; prometheus_client looks for it when it is imported.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(DATA_DIR / "metrics")
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # other people's songs, and their sessions
 for folder in (UPLOAD_DIR, RESULT_DIR, STAGING_DIR, RENDITION_DIR, FILE_UPLOAD_TEMP_DIR):
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +208,9 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "stemsite.middleware.protective_headers",  # first, so that no answer goes out without them
+    "stemsite.watch.request_ids",
+    "stemsite.watch.counted",
+    "stemsite.watch.probes",  # before whatever looks at hosts, https and sessions
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -370,6 +375,11 @@ KEEP_UPLOADS_MINUTES = envint("KEEP_UPLOADS_MINUTES", 60)
 KEEP_RESULTS_HOURS = envint("KEEP_RESULTS_HOURS", 72, lowest=1)
 KEEP_JOBS_DAYS = envint("KEEP_JOBS_DAYS", 90, lowest=1)
 MAX_STORAGE_GB = envint("MAX_STORAGE_GB", 0)  # 0: no limit
+
+# Watching it
+
+MIN_FREE_DISK_MB = envint("MIN_FREE_DISK_MB", 1000)
+METRICS_TOKEN = envsecret("METRICS_TOKEN", "")
 
 # Logs
 

@@ -23,8 +23,12 @@ ROOMS = (
     {"faults", "share_tokens", "stopping"},
     {"audio"},
     {"engine"},
+    {"metric_files"},
+    {"meters"},
     {"models"},
+    {"metrics"},
     {"webhooks", "timeline", "control"},
+    {"readiness", "scrape"},
     {"sentences", "labels"},
     {
         "uploads",
@@ -88,8 +92,11 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_every_setting_is_in_the_readme() -> None:
     table = set(re.findall(r"^\| `(\w+)` ", (ROOT / "README.md").read_text(), re.MULTILINE))
-    text = (ROOT / "stemsite" / "settings.py").read_text()
-    settings = set(re.findall(r'env(?:str|int|bool|list|choice|rate|secret)\(\s*"(\w+)"', text))
+    settings = set()
+    for name in ("settings.py", "web_server.py"):
+        text = (ROOT / "stemsite" / name).read_text()
+        helpers = r"env(?:str|int|bool|list|choice|rate|secret)"
+        settings |= set(re.findall(helpers + r"""\(\s*["'](\w+)["']""", text))
     settings |= set(re.findall(r"\$\{?(\w+)", (ROOT / "Procfile").read_text()))
     bootstrap = (ROOT / "stemsite" / "bootstrap.py").read_text()
     settings |= set(re.findall(r'environ\.get\(\s*"(\w+)"', bootstrap))
