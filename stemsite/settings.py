@@ -16,6 +16,8 @@ from huey import PostgresHuey, RedisHuey, SqliteHuey
 from huey.api import Huey
 from platformdirs import user_cache_path
 
+from stemsite import sentry
+
 django_stubs_ext.monkeypatch()  # Django classes take type arguments at run time too
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -380,6 +382,11 @@ MAX_STORAGE_GB = envint("MAX_STORAGE_GB", 0)  # 0: no limit
 
 MIN_FREE_DISK_MB = envint("MIN_FREE_DISK_MB", 1000)
 METRICS_TOKEN = envsecret("METRICS_TOKEN", "")
+SENTRY_DSN = envsecret("SENTRY_DSN", "")
+if SENTRY_DSN:
+    sentry.check(SENTRY_DSN)
+SENTRY_ENVIRONMENT = envstr("SENTRY_ENVIRONMENT", "production")
+SENTRY_RELEASE = envstr("SENTRY_RELEASE", "")
 
 # Logs
 

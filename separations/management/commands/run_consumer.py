@@ -10,6 +10,7 @@ from huey.contrib.djhuey import HUEY
 
 from separations import tasks
 from separations.runner import Crew
+from stemsite import sentry
 
 STOP_SECONDS = 20
 
@@ -18,6 +19,7 @@ class Command(BaseCommand):
     help = "Run the queue consumer, which separates what waits."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        sentry.start()
         crew = Crew()
         tasks.listen(crew)
         tasks.clean_soon()
