@@ -26,6 +26,7 @@ LONGEST_TRACE = 100  # lines of one that came from another process
 SONGS = re.compile(r"[^\n:\"'<>]*\.(?:mp3|wav|flac|ogg|opus|m4a|aac|aiff?|wma)\b", re.IGNORECASE)
 # Folders of the machine, and addresses of the site that hold ids of songs; the last part may stay.
 PATHS = re.compile(r"(?<![\w/:.])/(?:[^/\s'\"]+/)+")
+ROUTED = ("django.request", "gunicorn.error")  # the log puts patterns for their paths already
 SAFE_KEYS = ("event_id", "timestamp", "platform", "level", "logger", "environment", "release")
 FRAME_KEYS = ("filename", "function", "module", "lineno", "in_app")
 
@@ -75,6 +76,7 @@ def start() -> None:
         include_local_variables=False,
         include_source_context=False,
         auto_session_tracking=False,
+        send_client_reports=False,
         server_name="",
     )
 
@@ -90,7 +92,10 @@ def cleaned(event: "Event", hint: "Hint") -> "Event | None":
     given: Mapping[str, Any] = event
     found: dict[str, Any] = {key: given[key] for key in SAFE_KEYS if given.get(key)}
     if record is not None:
-        found["logentry"] = {"formatted": clean(Lines().message(record))}
+        message = Lines().message(record)
+        if record.name not in ROUTED:
+            message = clean(message)
+        found["logentry"] = {"formatted": message}
         if trace := str(getattr(record, "trace", "")):
             lines = trace.strip("\n").split("\n")[-LONGEST_TRACE:]
             found["extra"] = {"trace": [clean(line) for line in lines]}

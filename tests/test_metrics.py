@@ -1,5 +1,6 @@
 """What is counted and looked up: in one process, over processes that die, on a real site."""
 
+import json
 import re
 import signal
 import sqlite3
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from django.db import transaction
 from django.test import Client
@@ -23,7 +23,7 @@ from separations import control, jobs, leases, meters, metric_files, metrics, sc
 from separations.checks import metrics_token_is_strong
 from separations.faults import Fault
 from separations.models import Job
-from tests.running_site import Browser, Site, running, until
+from tests.running_site import Browser, Site, raw, running, until, workers
 from tests.sounds import ROOT, music, wav
 from tests.test_jobs import BERT, Submit, claimed, made, submit, upload
 
@@ -335,6 +335,7 @@ def test_a_file_that_was_cut_off_in_the_middle_costs_only_itself(place: Path) ->
 def site(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Site]:
     settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny", "METRICS_TOKEN": TOKEN}
     settings |= {"WEB_WORKERS": "2", "WEB_THREADS": "8", "MIN_FREE_DISK_MB": "1"}
+    settings |= {"LOG_FORMAT": "json", "TRUSTED_PROXIES": "1"}
     with running(tmp_path_factory.mktemp("metrics"), **settings) as started:
         yield started
 
@@ -344,19 +345,6 @@ def scraped(site: Site) -> Values:
     request.add_header("Authorization", f"Bearer {TOKEN}")
     with urllib.request.urlopen(request, timeout=30) as response:
         return read(response.read().decode())
-
-
-def workers(site: Site) -> list[psutil.Process]:
-    family = psutil.Process(site.process.pid).children(recursive=True)
-    servers = [each for each in family if _is_server(each)]
-    return [each for each in servers if each.ppid() in {server.pid for server in servers}]
-
-
-def _is_server(process: psutil.Process) -> bool:
-    try:
-        return "gunicorn" in process.cmdline()
-    except psutil.Error:
-        return False
 
 
 def ask(site: Site) -> None:
@@ -372,13 +360,18 @@ def both_have_counted(site: Site) -> bool:
     return len(list((site.data_dir / "metrics").glob("counter_*.db"))) >= 3
 
 
-def test_a_songs_end_is_counted_by_whoever_ends_it(site: Site, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def separated(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a job that the consumer ran; the web server gave its result out once more."""
     visitor = Browser(site)
-    song = wav(tmp_path / "song.wav", music(2.0))
-    first = visitor.upload(song)
-    until(lambda: site.job(first)["state"] == "done")
-    again = visitor.upload(song)
-    assert site.job(again)["state"] == "done"
+    song = wav(tmp_path_factory.mktemp("songs") / "song.wav", music(2.0))
+    job = visitor.upload(song)
+    until(lambda: site.job(job)["state"] == "done")
+    assert site.job(visitor.upload(song))["state"] == "done"
+    return job
+
+
+def test_a_songs_end_is_counted_by_whoever_ends_it(site: Site, separated: str) -> None:
     found = until(lambda: _with_an_end(site))
     done = {"outcome": "done", "model": "tiny"}
     assert value(found, "jobs_total", **done, cached="no") == 1, "by the consumer"
@@ -412,6 +405,32 @@ def test_counts_of_all_workers_add_up_and_outlive_one(site: Site) -> None:
         ask(site)
     assert answered(site) == before + 30
     assert value(scraped(site), "http_requests_in_flight") == 1, "the one that asks"
+
+
+def test_every_line_is_json_and_says_what_it_is_about(site: Site, separated: str) -> None:
+    given = "0190e6fb0f9e40008000000000000bad"
+    head = b"GET /about HTTP/1.1\r\nHost: bob.example.org\r\nConnection: close\r\n"
+    answer = raw(site, head + f"X-Request-ID: {given}\r\n\r\n".encode())
+    assert f"X-Request-ID: {given}\r\n".encode() in answer
+    for _ in range(20):  # after it, in the same thread of one of the workers: about no request
+        raw(site, b"BOB bob\r\n\r\n")
+    workers(site)[0].kill()
+    logged = until(lambda: _logged(site, "SIGKILL"))
+    started = [told for told in logged if "attempt 1" in told["message"]]
+    assert {told["job_id"] for told in started} == {separated}
+    (refused,) = (told for told in logged if told["logger"] == "django.security.DisallowedHost")
+    assert refused["request_id"] == given
+    unread = [told for told in logged if told["message"].endswith("it is no HTTP")]
+    assert len(unread) == 20
+    assert not any("request_id" in told for told in unread)
+
+
+def _logged(site: Site, word: str) -> list[dict[str, Any]] | None:
+    """What the site's processes logged, once `word` is in it; honcho's own lines left out."""
+    text = site.log.read_text().rpartition("\n")[0]  # without a line that is being written
+    lines = (line.replace("\x1b[0m", "").partition(" | ") for line in text.splitlines())
+    told = [json.loads(line) for source, _bar, line in lines if "system" not in source]
+    return told if word in text else None
 
 
 def test_probes_tell_of_a_database_that_fails_and_not_how(site: Site) -> None:
