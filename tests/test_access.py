@@ -1,4 +1,4 @@
-"""Every address of the site, and who gets what there."""
+"""Every address of the site, and who gets what there. (Probes have none: test_health.py.)"""
 
 import re
 import uuid

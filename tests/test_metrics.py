@@ -23,6 +23,7 @@ from separations import control, jobs, leases, meters, metric_files, metrics, sc
 from separations.checks import metrics_token_is_strong
 from separations.faults import Fault
 from separations.models import Job
+from stemsite import web_server
 from tests.running_site import Browser, Site, raw, running, until, workers
 from tests.sounds import ROOT, music, wav
 from tests.test_jobs import BERT, Submit, claimed, made, submit, upload
@@ -307,6 +308,14 @@ def test_the_site_starts_from_nothing(place: Path) -> None:
     Process(10.0).die()
     last = Process(1.0)
     assert counts(place) == (1.0, 1, 1)
+    last.die()
+
+
+def test_the_web_server_is_there_between_its_workers(place: Path) -> None:
+    web_server.on_starting(None)
+    Process(10.0).die()
+    last = Process(1.0)
+    assert counts(place) == (11.0, 2, 1)
     last.die()
 
 
