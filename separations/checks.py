@@ -22,6 +22,7 @@ from separations.jobs import site_options
 from separations.sentences import sentence
 
 IMPORT_SECONDS = 120
+STRONG_TOKEN = 24  # characters
 
 
 @register(Tags.compatibility, deploy=False)
@@ -143,6 +144,21 @@ def secrets_are_kept(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
         )
         for path in settings.SECRET_FILES
         if path.exists() and path.stat().st_mode & stat.S_IROTH
+    ]
+
+
+@register(Tags.security)
+def metrics_token_is_strong(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Nothing slows down who guesses it."""
+    token = settings.METRICS_TOKEN
+    if not token or (len(token) >= STRONG_TOKEN and len(set(token)) >= 10):
+        return []
+    return [
+        Warning(
+            "METRICS_TOKEN can be guessed, and with it everybody reads what /metrics tells.",
+            hint='Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
+            id="stemsite.W024",
+        )
     ]
 
 

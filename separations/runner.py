@@ -26,6 +26,7 @@ from separations.engine.messages import Done, Progress, Request
 from separations.engine.options import ALL_STEMS
 from separations.faults import Fault, storage_fault
 from separations.models import Job
+from stemsite.logs import about_job
 
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
@@ -109,6 +110,7 @@ class Slot:
             engine_dir=str(settings.ENGINE_DIR),
             options=replace(options, threads=options.threads or self._threads),
             frames=round(job.upload.seconds * SAMPLE_RATE),
+            job=str(job.pk),
         )
         watch, lease = limits.Watch(job), _Lease(job)
         # Closed, the engine is dead before anybody hears that the job is free again.
@@ -239,7 +241,8 @@ class Crew:
             if job is None:
                 return False
             self._make_room(slot, job)
-            slot.run(job)
+            with about_job(job.pk):
+                slot.run(job)
         except Exception:
             # Whatever it was, the row is there: it is claimed again, or its lease runs out.
             logger.exception("A slot could not go on")

@@ -6,7 +6,7 @@ Written by whoever changes the state, in the same transaction, so that both are 
 import uuid
 from collections.abc import Iterable
 
-from separations import webhooks
+from separations import metrics, webhooks
 from separations.models import Job, Transition
 
 Cause = Transition.Cause
@@ -19,5 +19,6 @@ def note(jobs: Iterable[uuid.UUID], state: Job.State, cause: Cause, **detail: ob
     Transition.objects.bulk_create(
         Transition(job_id=key, state=state, cause=cause, detail=detail) for key in keys
     )
+    metrics.note(keys, state, cause, detail)
     if state in ENDED:
         webhooks.announce(keys)

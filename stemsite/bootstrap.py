@@ -319,6 +319,8 @@ def start(procfile: str) -> NoReturn:
     os.environ.update(HOST=host, PORT=port, PATH=path, PYTHONUNBUFFERED="1")
     say(f"Starting the site: http://{host}:{port} (Ctrl-C stops it)")
     command = [str(PYTHON), "-m", "honcho", "-f", procfile, "-d", str(ROOT), "start"]
+    if os.environ.get("LOG_FORMAT") == "json":
+        command += ["--no-prefix", "--no-colour"]  # which would stand before the objects
     # In a session of its own: only what is decided below reaches it, not the terminal's Ctrl-C.
     site = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     started = time.monotonic()

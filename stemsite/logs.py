@@ -6,9 +6,14 @@ goes through the one formatter below. No Django here: the engine process logs wi
 """
 
 import ipaddress
+import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 HIDDEN = "[hidden]"
@@ -20,6 +25,21 @@ MAIL = re.compile(rf"(?<!{NAME}){NAME}++@[\w-]+(?:\.[\w-]+)+")
 ADDRESS = re.compile(r"(?<![\w.:])[0-9A-Fa-f:.]{2,}+(?!\w)")
 # PostgreSQL repeats the row's values there: "Key (email)=(…) already exists."
 DETAIL = re.compile(r"DETAIL:.*")
+SHORT = 12  # characters of an id in a line that people read
+
+# What the line is about: the request that is answered, the job that is worked on.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+job_id: ContextVar[str] = ContextVar("job_id", default="")
+
+
+@contextmanager
+def about_job(job: object) -> Iterator[None]:
+    """Have every line that this thread logs carry the job's id."""
+    token = job_id.set(str(job))
+    try:
+        yield
+    finally:
+        job_id.reset(token)
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,17 @@ class Lines(logging.Formatter):
         self._personal = personal
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{record.levelname} {record.name} {printable(self._message(record))}"
-        return self._clean("\n".join([head, *self._more(record)]))
+        message = self.message(record)
+        head = f"{record.levelname} {record.name} {_ids(message)}{message}"
+        return "\n".join([head, *(CONTINUED + line for line in self.trace(record))])
+
+    def message(self, record: logging.LogRecord) -> str:
+        """What the record says, fit to be shown."""
+        return self.cleaned(self._message(record))
+
+    def trace(self, record: logging.LogRecord) -> list[str]:
+        """The lines of its traceback, and of one that came from another process, likewise."""
+        return [self.cleaned(line) for line in self._more(record)]
 
     def _message(self, record: logging.LogRecord) -> str:
         if self._personal:
@@ -60,22 +89,54 @@ class Lines(logging.Formatter):
         return record.getMessage()
 
     def _more(self, record: logging.LogRecord) -> list[str]:
-        """The lines of the traceback, and of one that came from another process (`trace`)."""
         texts = [getattr(record, "trace", "")]
         if record.exc_info and (self._personal or not record.name.startswith("django.security")):
             texts.append(self.formatException(record.exc_info))
         if record.stack_info:
             texts.append(self.formatStack(record.stack_info))
         # Only "\n" is a line's end: splitlines knows many more, which are for `printable`.
-        lines = (line for text in texts if text for line in str(text).strip("\n").split("\n"))
-        return [CONTINUED + printable(line) for line in lines]
+        return [line for text in texts if text for line in str(text).strip("\n").split("\n")]
 
-    def _clean(self, text: str) -> str:
+    def cleaned(self, text: str) -> str:
+        """`text` on one line and, unless `personal`, without anybody's addresses."""
+        text = printable(text)
         if self._personal:
             return text
         text = DETAIL.sub(f"DETAIL: {HIDDEN}", text)
         text = MAIL.sub(HIDDEN, text)
         return ADDRESS.sub(lambda found: _without_address(found[0]), text)
+
+
+class JsonLines(Lines):
+    """One JSON object a line, of the same texts, for programs that collect logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, object] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": self.message(record),
+        }
+        more = {"request_id": request_id.get(), "job_id": job_id.get(), "trace": self.trace(record)}
+        line |= {name: value for name, value in more.items() if value}
+        return json.dumps(line, ensure_ascii=False)
+
+
+FORMATS: dict[str, type[Lines]] = {"text": Lines, "json": JsonLines}
+
+
+def formatter(kind: str, *, personal: bool = False) -> Lines:
+    """What makes lines of records. kind: "text" or "json"."""
+    return FORMATS[kind](personal=personal)
+
+
+def _ids(message: str) -> str:
+    """The beginnings of the ids of what a line is about, unless it names them itself."""
+    about = (("request", request_id.get()), ("job", job_id.get()))
+    return "".join(
+        f"[{kind} {each[:SHORT]}] " for kind, each in about if each and each not in message
+    )
 
 
 def printable(text: str) -> str:

@@ -16,6 +16,8 @@ from huey import PostgresHuey, RedisHuey, SqliteHuey
 from huey.api import Huey
 from platformdirs import user_cache_path
 
+from stemsite import sentry
+
 django_stubs_ext.monkeypatch()  # Django classes take type arguments at run time too
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -169,6 +171,8 @@ STAGING_DIR = DATA_DIR / "staging"
 ENGINE_DIR = DATA_DIR / "engines"  # what was measured and compiled on this machine
 RENDITION_DIR = DATA_DIR / "renditions"
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
+# Where all processes of the site count; prometheus_client looks for it when it is imported.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(DATA_DIR / "metrics")
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # other people's songs, and their sessions
 for folder in (UPLOAD_DIR, RESULT_DIR, STAGING_DIR, RENDITION_DIR, FILE_UPLOAD_TEMP_DIR):
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,6 +211,9 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "stemsite.middleware.protective_headers",  # first, so that no answer goes out without them
+    "stemsite.watch.request_ids",
+    "stemsite.watch.counted",
+    "stemsite.watch.probes",  # before whatever looks at hosts, https and sessions
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -383,13 +390,26 @@ KEEP_RESULTS_HOURS = envint("KEEP_RESULTS_HOURS", 72, lowest=1)
 KEEP_JOBS_DAYS = envint("KEEP_JOBS_DAYS", 90, lowest=1)
 MAX_STORAGE_GB = envint("MAX_STORAGE_GB", 0)  # 0: no limit
 
+# Watching it
+
+MIN_FREE_DISK_MB = envint("MIN_FREE_DISK_MB", 1000)
+METRICS_TOKEN = envsecret("METRICS_TOKEN", "")
+SENTRY_DSN = envsecret("SENTRY_DSN", "")
+if SENTRY_DSN:
+    sentry.check(SENTRY_DSN)
+SENTRY_ENVIRONMENT = envstr("SENTRY_ENVIRONMENT", "production")
+SENTRY_RELEASE = envstr("SENTRY_RELEASE", "")
+
 # Logs
 
+LOG_FORMAT = envchoice("LOG_FORMAT", "text", "json")
 LOG_PERSONAL = envbool("LOG_PERSONAL", False)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "stemsite.logs.Lines", "personal": LOG_PERSONAL}},
+    "formatters": {
+        "line": {"()": "stemsite.logs.formatter", "kind": LOG_FORMAT, "personal": LOG_PERSONAL}
+    },
     "filters": {"no_tokens": {"()": "separations.share_tokens.NoTokens"}},
     "handlers": {
         "console": {

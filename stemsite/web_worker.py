@@ -7,13 +7,17 @@ most half of the threads; the rest of its connections wait for those.
 
 import errno
 import socket
+import threading
 import time
 from collections import Counter, defaultdict, deque
+from types import FrameType
 from typing import Any
 
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from separations.clients import network
+from separations.stopping import stopping
+from stemsite.logs import request_id
 from stemsite.settings import SLOW_CLIENT_SECONDS, TRUSTED_PROXIES
 
 SLOWEST = 4096.0  # bytes a second, of a request or its answer
@@ -80,6 +84,23 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._waiting: defaultdict[str, deque[Any]] = defaultdict(deque)
         super().init_process()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # By the main loop, a moment later: a second signal in the midst of `set` would wait for
+        # the first one's lock for ever.
+        self.method_queue.defer(stopping.set)
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        # The main loop ends with this one, and a thread of its own cannot wait for itself.
+        threading.Thread(target=stopping.set, daemon=True).start()
+        super().handle_quit(sig, frame)
+
+    def is_parent_alive(self) -> bool:
+        alive = bool(super().is_parent_alive())
+        if not alive:
+            stopping.set()
+        return alive
+
     def enqueue_req(self, conn: Any) -> None:
         """Called in the main thread, as is `finish_request`."""
         if not isinstance(conn.sock, PacedSocket) and not self.cfg.is_ssl:
@@ -112,6 +133,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if isinstance(conn.sock, PacedSocket):
             conn.sock.begin()
         kept = super().handle(conn)
+        request_id.set("")  # nothing that this thread logs is about that request any more
         if not kept:
             # The other side may take two seconds to go. gunicorn waits for that in its main thread,
             # where everybody else would wait too.

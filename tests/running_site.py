@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -152,6 +153,32 @@ def answers(site: Site) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def workers(site: Site) -> list[psutil.Process]:
+    """The web server's processes, without the one that starts them."""
+    family = psutil.Process(site.process.pid).children(recursive=True)
+    servers = [each for each in family if _is_server(each)]
+    return [each for each in servers if each.ppid() in {server.pid for server in servers}]
+
+
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        return "gunicorn" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def raw(site: Site, request: bytes) -> bytes:
+    """What the web server answers to bytes that no client would send."""
+    place = urlsplit(site.url)
+    with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
+        connection.sendall(request.replace(b"HOST", b"Host: " + place.netloc.encode()))
+        connection.shutdown(socket.SHUT_WR)
+        found = io.BytesIO()
+        while data := connection.recv(65536):
+            found.write(data)
+    return found.getvalue()
 
 
 class HasUrl(Protocol):

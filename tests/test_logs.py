@@ -1,26 +1,36 @@
 """What the logs say of visitors (nothing), and whether visitors can write in them (no)."""
 
-import io
+import json
 import logging
 import os
 import re
-import socket
 import sqlite3
 import subprocess
 import sys
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from django.core.exceptions import DisallowedHost, TooManyFilesSent
-from django.test import RequestFactory
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
 from django.urls import resolve
+from pytest_django import Settings
 
-from stemsite.logs import Lines, Personal, printable
+from stemsite.logs import (
+    Lines,
+    Personal,
+    about_job,
+    formatter,
+    job_id,
+    printable,
+    request_id,
+)
+from stemsite.watch import request_ids
 from tests import sounds
-from tests.running_site import Browser, Site, running, until
+from tests.running_site import Browser, raw, running, until
 
 NASTY = "Bob Marley\x1b[2J \u202e\u2028INFO root forged – bob@example.org.wav"
 FORGED = "\nINFO root forged"
@@ -113,7 +123,102 @@ def test_other_peoples_messages_are_stripped_of_what_was_sent() -> None:
     assert logged == "ERROR gunicorn.error Error handling request [hidden]"
 
 
-def test_every_logger_of_the_site_uses_the_formatter() -> None:
+# Which request and which job
+
+
+@pytest.fixture(autouse=True)
+def about_nothing() -> None:
+    """What a client of Django's asked before, in this very thread, is over."""
+    request_id.set("")
+
+
+@pytest.fixture
+def about() -> Iterator[str]:
+    """Lines are about this request."""
+    token = request_id.set("1a2b3c4d5e6f708090a0b0c0d0e0f000")
+    yield request_id.get()
+    request_id.reset(token)
+
+
+def test_lines_say_what_they_are_about(about: str) -> None:
+    with about_job("0190e6fb-0f9e-4000-8000-0000000000aa"):
+        assert line("x", "Bad") == "ERROR x [request 1a2b3c4d5e6f] [job 0190e6fb-0f9] Bad"
+        named = line("x", "Job %s: done", job_id.get())
+        assert named == f"ERROR x [request 1a2b3c4d5e6f] Job {job_id.get()}: done"
+    assert line("x", "Bad") == "ERROR x [request 1a2b3c4d5e6f] Bad"
+
+
+def test_json_holds_the_same_texts(about: str) -> None:
+    trouble = error(ValueError("of bob@example.org" + FORGED))
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "a\nb \u202e %s", ("1.2.3.4",), trouble)
+    with about_job("0190e6fb"):
+        logged = formatter("json").format(record)
+    assert logged.isprintable(), "one line, whatever is in it"
+    told = json.loads(logged)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", told.pop("time"))
+    trace = told.pop("trace")
+    assert told == {
+        "level": "ERROR",
+        "logger": "x",
+        "message": "a\\nb \\u202e [hidden]",
+        "request_id": about,
+        "job_id": "0190e6fb",
+    }
+    assert trace[-2:] == ["ValueError: of [hidden]", "INFO root forged"]
+    record.exc_info = None
+    request_id.set("")
+    assert set(json.loads(formatter("json").format(record))) == {
+        "time",
+        "level",
+        "logger",
+        "message",
+    }
+
+
+def ids(headers: dict[str, str]) -> tuple[str, str]:
+    """The ids of an answer, and of what was logged meanwhile."""
+    seen = []
+
+    def view(_request: HttpRequest) -> HttpResponse:
+        seen.append(request_id.get())
+        return HttpResponse()
+
+    response = request_ids(view)(RequestFactory().get("/", headers=headers))
+    return response.headers["X-Request-ID"], seen[0]
+
+
+def test_a_request_has_an_id_that_a_proxy_may_give_and_a_visitor_may_not(
+    settings: Settings, about: str
+) -> None:
+    given = "0190e6fb-0f9e-4000-8000-0000000000aa"
+    answered, logged = ids({"X-Request-ID": given})
+    assert answered == logged != given
+    assert re.fullmatch("[0-9a-f]{32}", answered)
+    assert ids({})[0] != answered
+    settings.TRUSTED_PROXIES = 1
+    assert ids({"X-Request-ID": given}) == (given, given)
+    for bad in (
+        "",
+        "short",
+        "a" * 65,
+        "bob@example.org-0000",
+        "203.0.113.7:12345678",
+        "a" * 20 + "é",
+    ):
+        assert re.fullmatch("[0-9a-f]{32}", ids({"X-Request-ID": bad})[0]), bad
+
+
+def test_requests_that_are_refused_early_have_one_too(
+    visitor: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.setFormatter(Lines())
+    for request in ({"path": "/healthz"}, {"path": "/about", "headers": {"Host": "bob"}}):
+        assert re.fullmatch("[0-9a-f]{32}", visitor.get(**request).headers["X-Request-ID"])
+    assert f"[request {request_id.get()[:12]}] A request was refused: DisallowedHost" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_every_logger_of_the_site_uses_the_formatter(kind: str) -> None:
     """The engine's too, which has no Django: in a process of its own."""
     code = """
 import logging, django, os
@@ -130,7 +235,7 @@ logging.critical("engine\\nb %s", "bob@example.org")
     answer = subprocess.run(
         [sys.executable, "-c", code],
         cwd=sounds.ROOT,
-        env=os.environ,
+        env={**os.environ, "LOG_FORMAT": kind},
         capture_output=True,
         text=True,
         check=False,
@@ -138,24 +243,14 @@ logging.critical("engine\\nb %s", "bob@example.org")
     lines = answer.stderr.splitlines()
     assert answer.returncode == 0, answer.stderr
     assert len(lines) == 7, answer.stderr
+    if kind == "json":
+        lines = [f"{told['level']} {told['message']}" for told in map(json.loads, lines)]
     assert all(each.startswith("CRITICAL ") for each in lines)
     assert "bob" not in answer.stderr
     assert "engine\\nb [hidden]" in lines[-1]
 
 
 # The real site
-
-
-def raw(site: Site, request: bytes) -> bytes:
-    """What the web server answers to bytes that no client would send."""
-    place = urlsplit(site.url)
-    with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
-        connection.sendall(request.replace(b"HOST", b"Host: " + place.netloc.encode()))
-        connection.shutdown(socket.SHUT_WR)
-        found = io.BytesIO()
-        while data := connection.recv(65536):
-            found.write(data)
-    return found.getvalue()
 
 
 def test_an_upload_with_a_nasty_name_leaves_nothing_of_it_in_any_log(

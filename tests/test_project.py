@@ -20,12 +20,16 @@ APP = ROOT / "separations"
 LIGHT = ("torch", "torchaudio", "demucs", "openvino")
 # Who may import whom, from ../shared/DESIGN.md: later rooms may use earlier ones.
 ROOMS = (
-    {"faults", "share_tokens", "addresses", "outgoing"},
+    {"faults", "share_tokens", "stopping", "addresses", "outgoing"},
     {"audio"},
     {"engine"},
+    {"metric_files"},
+    {"meters"},
     {"models"},
+    {"metrics"},
     {"sentences", "labels"},
     {"webhooks", "timeline", "control"},
+    {"readiness", "scrape"},
     {
         "uploads",
         "results",
@@ -45,7 +49,6 @@ ROOMS = (
         "buckets",
         "quotas",
         "intake",
-        "stopping",
         "waiting",
     },
     {"tasks"},
@@ -105,10 +108,26 @@ def test_imports_go_one_way(path: Path) -> None:
         assert not any(module.split(".")[0] in LIGHT for module in modules)
 
 
+def section(name: str) -> str:
+    """A section of the README."""
+    readme = (ROOT / "README.md").read_text()
+    return readme.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    rows = re.findall(r"^\| (`[a-z].*?) \|", section("Watching it"), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    sources = (APP / "meters.py").read_text() + (APP / "scrape.py").read_text()
+    assert told == set(re.findall(r'(?:_one\("|_family\("|"stemsite_)(\w+)"', sources))
+
+
 def test_every_setting_is_in_the_readme() -> None:
-    table = set(re.findall(r"^\| `(\w+)` ", (ROOT / "README.md").read_text(), re.MULTILINE))
-    text = (ROOT / "stemsite" / "settings.py").read_text()
-    settings = set(re.findall(r'env(?:str|int|bool|list|choice|rate|secret)\(\s*"(\w+)"', text))
+    table = set(re.findall(r"^\| `(\w+)` ", section("Settings"), re.MULTILINE))
+    settings = set()
+    for name in ("settings.py", "web_server.py"):
+        text = (ROOT / "stemsite" / name).read_text()
+        helpers = r"env(?:str|int|bool|list|choice|rate|secret)"
+        settings |= set(re.findall(helpers + r"""\(\s*["'](\w+)["']""", text))
     settings |= set(re.findall(r"\$\{?(\w+)", (ROOT / "Procfile").read_text()))
     bootstrap = (ROOT / "stemsite" / "bootstrap.py").read_text()
     settings |= set(re.findall(r'environ\.get\(\s*"(\w+)"', bootstrap))
@@ -189,6 +208,7 @@ def test_a_bad_setting_is_named() -> None:
         ("ENGINE", "onnx", "ENGINE must be auto or torch or openvino"),
         ("HUEY_URL", "amqp://x", "HUEY_URL must begin with"),
         ("EMAIL_URL", "ftp://x", "EMAIL_URL must begin with"),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT must be text or json"),
         ("ACCOUNTS", "maybe", "ACCOUNTS must be optional or off or required"),
     ):
         answer = subprocess.run(

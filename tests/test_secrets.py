@@ -58,6 +58,8 @@ def test_every_setting_that_holds_a_secret_takes_a_file(tmp_path: Path) -> None:
         "SECRET_KEY_FALLBACKS": f"{KEY[::-1]}\n{secrets.token_hex(32)}",
         "DATABASE_URL": "sqlite:////tmp/from-a-file.sqlite3",
         "HUEY_URL": "redis://from-a-file/1",
+        "METRICS_TOKEN": "token-from-a-file",
+        "SENTRY_DSN": "https://key@from-a-file/1",
     }
     environment = {"DATA_DIR": str(tmp_path / "data")}
     for name, value in values.items():
@@ -66,10 +68,11 @@ def test_every_setting_that_holds_a_secret_takes_a_file(tmp_path: Path) -> None:
     code = (
         "import stemsite.settings as s; "
         "print(s.SECRET_KEY, *s.SECRET_KEY_FALLBACKS, s.DATABASES['default']['NAME'], "
-        "s.HUEY.storage.pool.connection_kwargs['host'])"
+        "s.HUEY.storage.pool.connection_kwargs['host'], s.METRICS_TOKEN, s.SENTRY_DSN)"
     )
     answer = python("-c", code, **environment)
     wanted = f"{KEY} {values['SECRET_KEY_FALLBACKS']} /tmp/from-a-file.sqlite3 from-a-file"
+    wanted += f" {values['METRICS_TOKEN']} {values['SENTRY_DSN']}"
     assert answer.stdout.split() == wanted.split(), answer.stderr
     assert not (tmp_path / "data" / "secret_key").exists()
 

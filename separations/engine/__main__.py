@@ -1,6 +1,7 @@
 """The engine process: `python -m separations.engine`. Requests in, messages out; see `process`."""
 
 import logging
+import os
 import signal
 
 # systemd and terminals signal all processes of a service at once. When this one ends is for whoever
@@ -11,10 +12,11 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 def main() -> None:
     from separations.engine.process import serve
-    from stemsite.logs import Lines
+    from stemsite.logs import formatter
 
     logging.basicConfig(level=logging.INFO)
-    logging.root.handlers[0].setFormatter(Lines())
+    kind = os.environ.get("LOG_FORMAT", "").strip() or "text"  # checked by the site's settings
+    logging.root.handlers[0].setFormatter(formatter(kind))
     serve()
 
 

@@ -17,6 +17,7 @@ class Request:
     """Separate the file `source` into `staging` (an empty folder).
 
     engine_dir: where what is known and compiled of engines on this machine is kept.
+    job: its id, for the log.
     """
 
     source: str
@@ -25,6 +26,7 @@ class Request:
     engine_dir: str
     options: Options
     frames: int  # expected at 44.1 kHz, for the progress of decoding
+    job: str = ""
 
 
 @dataclass(frozen=True)

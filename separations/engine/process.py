@@ -31,6 +31,7 @@ from separations.engine.options import ALL_STEMS, MIXTURE, Options, stem_names
 from separations.engine.song import write_song
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault, storage_fault
+from stemsite.logs import about_job
 
 logger = logging.getLogger(__name__)
 # Shares of the whole work, from timing songs of one to ten minutes; the rest is the chunks'.
@@ -169,11 +170,12 @@ def serve() -> None:
     engine = Engine()
     while True:
         request = requests.get()
-        try:
-            answer: messages.Message = engine.run(request, send)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported)
-            fault = _as_fault(error)
-            answer = Failed(fault.code, fault.params, traceback.format_exc())
+        with about_job(request.job):
+            try:
+                answer: messages.Message = engine.run(request, send)
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is reported)
+                fault = _as_fault(error)
+                answer = Failed(fault.code, fault.params, traceback.format_exc())
         send(answer)
 
 

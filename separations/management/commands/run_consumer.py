@@ -12,6 +12,7 @@ from huey.contrib.djhuey import HUEY
 from separations import tasks, webhooks
 from separations.courier import Courier
 from separations.runner import Crew
+from stemsite import sentry
 
 STOP_SECONDS = 20
 
@@ -20,6 +21,7 @@ class Command(BaseCommand):
     help = "Run the queue consumer, which separates what waits."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        sentry.start()
         crew, courier = Crew(), Courier()
         tasks.listen(crew.call, courier.call)
         webhooks.listen(courier.call)

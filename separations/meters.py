@@ -1,0 +1,105 @@
+"""What is counted while it happens: answers of the web server, and what becomes of jobs.
+
+Every process counts for itself (see `metric_files`); what can be looked up when somebody asks is
+looked up then (see `scrape`). Labels are few: routes, models of the store, codes of faults.
+"""
+
+import logging
+import os
+from threading import Lock
+
+from prometheus_client import Counter, Gauge, Histogram, values
+
+from separations.metric_files import Place
+
+logger = logging.getLogger(__name__)
+QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LONG = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0)
+
+
+class Meters:
+    """Everything that this process counts. Registered nowhere: who is asked reads all files."""
+
+    def __init__(self) -> None:
+        """Raises OSError when there is no place for the files."""
+        self.pid = os.getpid()
+        place = Place()
+        place.reserve()
+        name = place.name
+        values.ValueClass = values.MultiProcessValue(lambda: name)
+        self._place = place
+        self.requests = Counter(
+            "stemsite_http_requests_total",
+            "Requests that were answered.",
+            ("method", "route", "status"),
+            registry=None,
+        )
+        self.request_seconds = Histogram(
+            "stemsite_http_request_seconds",
+            "From a request's arrival to the start of its answer.",
+            ("route",),
+            buckets=QUICK,
+            registry=None,
+        )
+        self.in_flight = Gauge(
+            "stemsite_http_requests_in_flight",
+            "Requests whose answer is not wholly sent.",
+            registry=None,
+            multiprocess_mode="livesum",
+        )
+        self.transitions = Counter(
+            "stemsite_job_transitions_total",
+            "Changes of jobs' states, by the state they came into and why.",
+            ("state", "cause"),
+            registry=None,
+        )
+        self.jobs = Counter(
+            "stemsite_jobs_total",
+            "Jobs that ended.",
+            ("outcome", "model", "cached"),
+            registry=None,
+        )
+        self.failures = Counter(
+            "stemsite_job_failures_total", "Jobs that failed.", ("code",), registry=None
+        )
+        self.job_seconds = Histogram(
+            "stemsite_job_seconds",
+            "From the start to the end of the runs that gave stems.",
+            ("model",),
+            buckets=LONG,
+            registry=None,
+        )
+        self.wait_seconds = Histogram(
+            "stemsite_job_wait_seconds",
+            "How long jobs waited in the queue that were then run and gave stems.",
+            ("model",),
+            buckets=LONG,
+            registry=None,
+        )
+        self.audio_seconds = Counter(
+            "stemsite_audio_seconds_total",
+            "Sound that was separated.",
+            ("model",),
+            registry=None,
+        )
+
+
+_made: list[Meters | None] = []
+_lock = Lock()
+
+
+def meters() -> Meters | None:
+    """Those of this process; None where there is no place to count, which ends no request or job.
+
+    Made at the first use: a command that counts nothing leaves nothing. And after a fork.
+    """
+    if _made and (_made[-1] is None or _made[-1].pid == os.getpid()):
+        return _made[-1]
+    with _lock:
+        if not _made or (_made[-1] is not None and _made[-1].pid != os.getpid()):
+            try:
+                _made.append(Meters())
+            except OSError:
+                logger.exception("There is no place to count in: no metrics of this process")
+                _made.append(None)
+    return _made[-1]

@@ -1,0 +1,21 @@
+"""gunicorn's settings: `gunicorn stemsite.wsgi -c python:stemsite.web_server`."""
+
+from typing import Any
+
+from separations.metric_files import Place
+from stemsite.settings import HOST, LOGGING, WEB_THREADS, envint
+
+bind = f"{HOST}:{envint('PORT', 8000, lowest=1)}"
+workers = envint("WEB_WORKERS", 1, lowest=1)
+threads = WEB_THREADS
+worker_class = "stemsite.web_worker.Worker"
+timeout = 120
+sendfile = False
+loglevel = "warning"
+logconfig_dict = LOGGING  # its master process logs like everybody else
+control_socket_disable = True
+
+
+def on_starting(_server: Any) -> None:
+    """Be there for as long as the site is: counts outlive the workers that counted."""
+    Place()
