@@ -239,7 +239,8 @@ def test_other_methods_are_refused(browser: Client, job: str) -> None:
         if address == "/i18n/setlang/":
             continue  # Django's own, which redirects and sets nothing
         for method in ("PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "OPTIONS"):
-            assert browser.generic(method, address).status_code == 405, (method, address)
+            if (method, address) != ("DELETE", f"/api/separate/{job}"):  # the one that takes it
+                assert browser.generic(method, address).status_code == 405, (method, address)
     for name in ("cancel", "retry", "again", "delete"):
         assert browser.get(f"/songs/{job}/{name}").status_code == 405
 
