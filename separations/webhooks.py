@@ -4,6 +4,9 @@ import json
 import uuid
 from collections.abc import Iterable
 
+from django.db.models import QuerySet
+from django.utils import timezone
+
 from separations.models import Delivery, Job
 
 # The states as the API names them.
@@ -21,6 +24,14 @@ def announce(jobs: Iterable[uuid.UUID]) -> None:
     ended = Job.objects.filter(pk__in=jobs).exclude(webhook_url="")
     Delivery.objects.bulk_create(
         Delivery(job=job, url=job.webhook_url, body=_body(job)) for job in ended
+    )
+
+
+def resend(deliveries: QuerySet[Delivery]) -> int:
+    """Have those that were given up sent again, from the first attempt on; returns how many."""
+    given_up = deliveries.filter(state=Delivery.State.GIVEN_UP)
+    return given_up.update(
+        state=Delivery.State.WAITING, attempts=0, next_at=timezone.now(), ended_at=None
     )
 
 

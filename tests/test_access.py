@@ -55,6 +55,7 @@ def song(status: int, *, shared: int = 0) -> Row:
 OWN_ALONE: Row = {**all_get(404), OWNER: 302, ACCOUNT: 302}
 FOR_ACCOUNTS: Row = {**all_get(200), OWNER: 302, STRANGER: 302, ANONYMOUS: 302}
 FOR_OTHERS: Row = {**all_get(302), OWNER: 200, STRANGER: 200, ANONYMOUS: 200}
+CONTROL: Row = {**all_get(302), CLERK: 403, STAFF: 200}  # to the admin's log-in
 # (name, method) → what each gets. Polls end with 286, a song is made or changed with 302.
 TABLE: dict[tuple[str, str], Row] = {
     ("separations:home", "GET"): all_get(200),
@@ -93,6 +94,15 @@ TABLE: dict[tuple[str, str], Row] = {
     ("accounts:reset_confirm", "GET"): all_get(200),  # and says that the link is none
     ("accounts:reset_confirm", "POST"): all_get(200),
     ("set_language", "POST"): all_get(302),
+    ("control:overview", "GET"): CONTROL,
+    ("control:switch", "GET"): CONTROL,
+    ("control:live", "GET"): CONTROL,
+    ("control:day", "GET"): CONTROL,
+    ("control:waste", "GET"): CONTROL,
+    # To see jobs is not to handle them.
+    ("control:pause", "POST"): {**CONTROL, STAFF: 403},
+    ("control:resume", "POST"): {**CONTROL, STAFF: 403},
+    ("control:clean", "POST"): {**CONTROL, STAFF: 403},
     ("admin:*", "GET"): {**all_get(302), CLERK: 200, STAFF: 200},  # its front page
 }
 
@@ -305,7 +315,7 @@ def test_where_accounts_are_required_all_else_is_closed(world: World, settings: 
             assert "login" not in location, name
         elif name in ("separations:chunk", "separations:peaks", "separations:stem"):
             assert response.status_code == 404, name
-        elif name == "admin:*":
+        elif name.startswith(("admin:", "control:")):
             assert location.startswith("/admin/login/")
         elif name != "accounts:logout":
             assert location.startswith("/account/login?next=/"), name

@@ -25,7 +25,7 @@ ROOMS = (
     {"engine"},
     {"models"},
     {"webhooks", "timeline", "control"},
-    {"sentences", "labels"},
+    {"sentences", "labels", "figures"},
     {
         "uploads",
         "results",
@@ -45,7 +45,10 @@ ROOMS = (
     },
     {"tasks"},
     {"clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"},
+    {"histories", "overview", "charts", "templatetags"},
     {"views", "account_views", "account_urls", "admin", "urls", "checks", "apps", "management"},
+    {"control_views"},
+    {"control_urls"},
 )
 
 
