@@ -60,6 +60,12 @@ class QuickChangeList(ChangeList):
             return None
         return super().get_ordering_field(field_name)
 
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+        ordering = super().get_ordering(request, queryset)
+        if ordering == ["-pk"]:  # what the address asked for was left out
+            return self._get_deterministic_ordering(self._get_default_ordering())  # type: ignore[attr-defined]
+        return ordering
+
     # Django's own way down from years to days looks at every row, on SQLite by Python functions.
 
     @property
