@@ -1,4 +1,4 @@
-"""The operator's lists and pages: what they tell, what they keep to themselves, what they can do."""
+"""The operator's lists and pages: what they tell, what they keep to themselves, what they do."""
 
 import re
 from datetime import timedelta

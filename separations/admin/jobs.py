@@ -91,20 +91,8 @@ class OwnerFilter(admin.SimpleListFilter):
 @admin.register(Job)
 class JobAdmin(JobActions):
     list_display = (
-        "song",
-        "page",
-        "status",
-        "bar",
-        "step",
-        "owner",
-        "the_model",
-        "length",
-        "waited",
-        "took",
-        "speed",
-        "attempts",
-        "error",
-        "created_at",
+        *("song", "status", "bar", "step", "error", "owner", "the_model", "length"),
+        *("waited", "took", "speed", "attempts", "page", "created_at"),
     )
     list_filter = ("state", ModelFilter, CachedFilter, ErrorFilter, "created_at", OwnerFilter)
     search_fields = ("upload__title",)  # brings the box; see `get_search_results`
@@ -115,11 +103,11 @@ class JobAdmin(JobActions):
     date_hierarchy = "created_at"
     change_form_template = "admin/separations/job_page.html"
     readonly_fields = (
-        *("step", "bar", "error", "owner", "page", "length", "waited", "took", "speed"),
+        *("step", "bar", "sentence", "owner", "page", "length", "waited", "took", "speed"),
         *("choices", "said", "set_aside", "needed"),
     )
     fieldsets = (
-        (None, {"fields": ("state", "step", "bar", "error", "owner", "page", "priority")}),
+        (None, {"fields": ("state", "step", "bar", "sentence", "owner", "page", "priority")}),
         (_("Times"), {"fields": ("created_at", "length", "waited", "took", "speed", "attempt")}),
         (_("Separation"), {"fields": ("model", "stem_choice", "choices", "said", "cached")}),
         (_("Machine"), {"fields": ("engine", "host", "set_aside", "needed")}),
@@ -168,15 +156,15 @@ class JobAdmin(JobActions):
     def waited(self, job: Job) -> str:
         return lasting(histories.waited(job))
 
-    @admin.display(description=_("took"), empty_value="")
-    def took(self, job: Job) -> str | None:
+    @admin.display(description=_("took"))
+    def took(self, job: Job) -> str:
         seconds = histories.took(job)
-        return None if seconds is None else lasting(seconds)
+        return "" if seconds is None else lasting(seconds)
 
-    @admin.display(description=_("time ÷ length"), empty_value="")
-    def speed(self, job: Job) -> str | None:
+    @admin.display(description=_("time ÷ length"))
+    def speed(self, job: Job) -> str:
         value = histories.speed(job)
-        return None if value is None else f"{value:.2f}"
+        return "" if value is None else f"{value:.2f}"
 
     @admin.display(description=_("attempt"))
     def attempts(self, job: Job) -> int:
@@ -191,6 +179,10 @@ class JobAdmin(JobActions):
         return format_html('<span class="error" title="{}">{}</span>', sentence, short)
 
     # A job's page alone
+
+    @admin.display(description=_("error"))
+    def sentence(self, job: Job) -> str:
+        return sentences.fault_sentence(job.error_code, job.error_params) if job.error_code else ""
 
     @admin.display(description=_("options"))
     def choices(self, job: Job) -> SafeString:

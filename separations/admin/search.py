@@ -19,14 +19,19 @@ AFTER_HEX = "g"  # sorts behind every hash that begins as the text before it
 def matching(text: str) -> Q:
     """Jobs whose song, owner, id or hash `text` means: words of title, artist or file name, an
     account's name, a visitor's tag, an id or the beginning of one, with hyphens or without."""
-    accounts = User.objects.filter(username__iexact=text).values("pk")
-    found = Q(upload__in=songs_with_words(text)) | Q(user__in=accounts)
+    found = with_words(text)
     digits = text.replace("-", "").lower()
     if HEX.fullmatch(digits):
         found |= Q(pk__in=_jobs_with_id(digits)) | Q(upload__in=songs_with_hash(digits))
         if len(digits) == TAG_LENGTH:
             found |= Q(visitor__in=_visitors_with_tag(digits), user=None)
     return found
+
+
+def with_words(text: str) -> Q:
+    """Jobs whose song has these words, or whose account this name."""
+    accounts = User.objects.filter(username__iexact=text).values("pk")
+    return Q(upload__in=songs_with_words(text)) | Q(user__in=accounts)
 
 
 def songs_with_words(text: str) -> QuerySet[Upload, Any]:

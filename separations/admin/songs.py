@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from separations.admin.jobs import job_link, song_link
 from separations.admin.quick import IndexedFilter, QuickAdmin, Undeletable
-from separations.admin.search import HEX, songs_with_hash, songs_with_words
+from separations.admin.search import HEX, songs_with_hash, songs_with_words, with_words
 from separations.figures import lasting, size
 from separations.models import Job, ShareLink, Stem, Upload
 
@@ -105,9 +105,19 @@ class ShareLinkAdmin(QuickAdmin[ShareLink]):
 
     list_display = ("of", "created_at", "expires_at", "revoked_at", "page")
     list_filter = ("created_at",)
-    search_fields = ("job__upload__title", "=job__user__username")
+    search_fields = ("job__upload__title",)  # brings the box; see `get_search_results`
+    search_help_text = _("Title, artist or file name of the song, or its account")
     list_select_related = ("job__upload",)
     exclude = ("token_hash",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ShareLink], search_term: str
+    ) -> tuple[QuerySet[ShareLink], bool]:
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        found = Job.objects.order_by().filter(with_words(text))
+        return queryset.filter(job__in=found.values("pk")), False
 
     @admin.display(description=_("job"))
     def of(self, link: ShareLink) -> str:
