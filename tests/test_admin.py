@@ -37,6 +37,7 @@ def test_the_list_tells_who_and_how_but_not_the_visitors_secret(
     submit: Submit, admin_client: Client
 ) -> None:
     job = failed(submit())
+    assert job.finished_at is not None
     Job.objects.filter(pk=job.pk).update(
         queued_at=job.finished_at - timedelta(seconds=130),
         started_at=job.finished_at - timedelta(seconds=65),

@@ -121,7 +121,7 @@ def multiply(times: int) -> None:
     }
     with connection.cursor() as cursor:
         for model in (Upload, Job, Stem, ShareLink, ApiToken, Delivery):
-            columns = [field.column for field in model._meta.concrete_fields]
+            columns = [str(field.column) for field in model._meta.concrete_fields]
             if model is Stem:
                 columns.remove("id")  # a number
             values = ", ".join(changed.get(name, "{0}").format(f'"{name}"') for name in columns)
@@ -175,12 +175,11 @@ def _job(n: int, at: datetime, upload: Upload, owners: list[User]) -> Job:
 def rare(upload: Upload, owners: list[User]) -> Job:
     """A job older than all others, of a model, with an error and in a queue that no other has."""
     at = NOW - timedelta(days=400)
-    for n, values in enumerate(
-        (
-            {"state": "queued", "error_code": "", "finished_at": None, "model": "htdemucs"},
-            {"state": "failed", "error_code": "disk_full", "finished_at": at, "model": "rarest"},
-        )
-    ):
+    odd: list[dict[str, Any]] = [
+        {"state": "queued", "error_code": "", "finished_at": None, "model": "htdemucs"},
+        {"state": "failed", "error_code": "disk_full", "finished_at": at, "model": "rarest"},
+    ]
+    for n, values in enumerate(odd):
         job = _job(n, at, upload, owners)
         job.result_key, job.visitor, job.user = f"{n:08x}".ljust(64, "e"), RARE_VISITOR, None
         job.cached, job.frames, job.progress = False, None, 0.0
