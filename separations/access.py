@@ -181,7 +181,7 @@ def _staff_may(request: HttpRequest, permission: str) -> bool:
 # The site as a whole
 
 OPEN_TO_ALL = ("separations:about", "set_language")
-OPEN_APPS = ("accounts", "admin", "api")  # they ask for log-in themselves where it is needed
+OPEN_APPS = ("accounts", "admin", "control", "api")  # they ask for log-in where it is needed
 FOR_PLAYERS = ("separations:chunk", "separations:peaks", "separations:stem")
 
 

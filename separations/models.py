@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, ExpressionWrapper, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -47,6 +47,10 @@ class Upload(models.Model):
         verbose_name = _("upload")
         verbose_name_plural = _("uploads")
         ordering = ("-created_at",)
+        indexes = (
+            models.Index(fields=("-created_at",), name="upload_newest"),
+            models.Index(fields=("codec", "-created_at"), name="upload_of_codec"),
+        )
 
     def __str__(self) -> str:
         return f"{self.artist} – {self.title}" if self.artist else self.title
@@ -217,6 +221,8 @@ class Job(models.Model):
             ),
             models.Index(fields=("-created_at",), name="job_newest"),
             models.Index(fields=("-finished_at",), name="job_lately_ended"),
+            models.Index(fields=("state", "-created_at"), name="job_of_state"),
+            models.Index(fields=("cached", "-created_at"), name="job_from_store"),
             models.Index(fields=("model", "-created_at"), name="job_of_model"),
             models.Index(fields=("error_code", "-created_at"), name="job_of_error"),
         )
@@ -328,6 +334,7 @@ class Stem(models.Model):
         verbose_name = _("stem")
         verbose_name_plural = _("stems")
         ordering = ("job", "position")
+        indexes = (models.Index(fields=("name", "-id"), name="stem_of_name"),)
         constraints = (
             models.UniqueConstraint(name="stem_once_a_job", fields=("job", "name")),
             models.CheckConstraint(name="stem_peak_is_a_level", condition=Q(peak__gte=0.0)),
@@ -366,6 +373,7 @@ class ShareLink(models.Model):
         verbose_name = _("share link")
         verbose_name_plural = _("share links")
         ordering = ("-created_at",)
+        indexes = (models.Index(fields=("-created_at",), name="share_link_newest"),)
 
     def __str__(self) -> str:
         return str(self.pk)
@@ -422,7 +430,15 @@ class QueueSwitch(models.Model):
 class ConsumerQuerySet(models.QuerySet["Consumer"]):
     def alive(self) -> "ConsumerQuerySet":
         """Those heard of within the length of a lease, by the database's clock alone."""
-        return self.filter(heartbeat_at__gte=Now() - timedelta(seconds=settings.LEASE_SECONDS))
+        return self.filter(self._heard())
+
+    def with_liveness(self) -> "ConsumerQuerySet":
+        """Each with `is_alive`, also those that stopped without a word."""
+        return self.annotate(is_alive=ExpressionWrapper(self._heard(), models.BooleanField()))
+
+    @staticmethod
+    def _heard() -> Q:
+        return Q(heartbeat_at__gte=Now() - timedelta(seconds=settings.LEASE_SECONDS))
 
 
 class Consumer(models.Model):
@@ -484,6 +500,7 @@ class ApiToken(models.Model):
         verbose_name = _("API token")
         verbose_name_plural = _("API tokens")
         ordering = ("-created_at",)
+        indexes = (models.Index(fields=("-created_at",), name="api_token_newest"),)
 
     def __str__(self) -> str:
         return self.name
@@ -556,6 +573,7 @@ class Delivery(models.Model):
         indexes = (
             models.Index(fields=("next_at",), name="delivery_due", condition=Q(state="waiting")),
             models.Index(fields=("-created_at",), name="delivery_newest"),
+            models.Index(fields=("state", "-created_at"), name="delivery_of_state"),
         )
 
     def __str__(self) -> str:

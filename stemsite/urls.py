@@ -7,6 +7,7 @@ urlpatterns = [
     path("", include("separations.urls")),
     path("account/", include("separations.account_urls")),
     path("api/", include("separations.api.urls")),
+    path("admin/control/", include("separations.control_urls")),
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
 ]

@@ -60,6 +60,7 @@ def by_api(status: int) -> Row:
 OWN_ALONE: Row = {**all_get(404), OWNER: 302, ACCOUNT: 302}
 FOR_ACCOUNTS: Row = {**all_get(200), OWNER: 302, STRANGER: 302, ANONYMOUS: 302}
 FOR_OTHERS: Row = {**all_get(302), OWNER: 200, STRANGER: 200, ANONYMOUS: 200}
+CONTROL: Row = {**all_get(302), CLERK: 403, STAFF: 200}  # to the admin's log-in
 # (name, method) → what each gets. Polls end with 286, a song is made or changed with 302.
 TABLE: dict[tuple[str, str], Row] = {
     ("separations:home", "GET"): all_get(200),
@@ -117,6 +118,15 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api:openapi-view", "GET"): all_get(200),
     ("api:api-root", "GET"): all_get(404),
     ("set_language", "POST"): all_get(302),
+    ("control:overview", "GET"): CONTROL,
+    ("control:switch", "GET"): CONTROL,
+    ("control:live", "GET"): CONTROL,
+    ("control:day", "GET"): CONTROL,
+    ("control:waste", "GET"): CONTROL,
+    # To see jobs is not to handle them.
+    ("control:pause", "POST"): {**CONTROL, STAFF: 403},
+    ("control:resume", "POST"): {**CONTROL, STAFF: 403},
+    ("control:clean", "POST"): {**CONTROL, STAFF: 403},
     ("admin:*", "GET"): {**all_get(302), CLERK: 200, STAFF: 200},  # its front page
 }
 
@@ -337,7 +347,7 @@ def test_where_accounts_are_required_all_else_is_closed(world: World, settings: 
             open_to_all = ("openapi-json", "openapi-view", "problems")
             status = 200 if name.removeprefix("api:") in open_to_all else 401
             assert response.status_code == (404 if name == "api:api-root" else status), name
-        elif name == "admin:*":
+        elif name.startswith(("admin:", "control:")):
             assert location.startswith("/admin/login/")
         elif name != "accounts:logout":
             assert location.startswith("/account/login?next=/"), name

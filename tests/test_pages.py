@@ -574,10 +574,10 @@ def test_the_operator_sees_and_handles_jobs(
     assert f'href="/songs/{finished.pk}"' in listing
     assert "delete_selected" not in listing
     assert admin_client.get(f"/songs/{finished.pk}").status_code == 200, "staff see every song"
-    admin_client.post(
-        "/admin/separations/job/",
-        {"action": "delete_jobs", "_selected_action": [str(finished.pk)]},
-    )
+    asked = {"action": "delete_jobs", "_selected_action": [str(finished.pk)]}
+    assert "cannot be taken back" in admin_client.post("/admin/separations/job/", asked).text
+    assert Job.objects.exists()
+    admin_client.post("/admin/separations/job/", {**asked, "post": "yes"})
     assert not Job.objects.exists()
     assert not finished.result_folder.exists()
 

@@ -27,7 +27,7 @@ ROOMS = (
     {"meters"},
     {"models"},
     {"metrics"},
-    {"sentences", "labels"},
+    {"sentences", "labels", "figures"},
     {"webhooks", "timeline", "control"},
     {"readiness", "scrape"},
     {
@@ -56,18 +56,13 @@ ROOMS = (
         *("clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"),
         *("problems", "askers", "sending"),
     },
+    {"histories", "overview", "charts", "templatetags"},
     {
-        "api",
-        "views",
-        "account_views",
-        "token_views",
-        "account_urls",
-        "admin",
-        "urls",
-        "checks",
-        "apps",
-        "management",
+        *("api", "views", "account_views", "token_views", "account_urls", "admin", "urls"),
+        *("checks", "apps", "management"),
     },
+    {"control_views"},
+    {"control_urls"},
 )
 
 

@@ -1,0 +1,52 @@
+"""Bars of a chart, as rectangles for an SVG. How they look is the stylesheet's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 480, 120
+GAP = 0.2  # of a column, between two
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle; numbers as SVG writes them in every language. label: what it stands for."""
+
+    kind: str
+    label: str
+    x: str
+    y: str
+    width: str
+    height: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """highest: the value at the top edge."""
+
+    bars: tuple[Bar, ...]
+    highest: float
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def stacked(kinds: Sequence[str], columns: Sequence[tuple[str, Sequence[float]]]) -> Chart:
+    """Columns of equal width, in each the values of all kinds one upon the other.
+
+    Args:
+        columns: a label and a value of each kind; there may be none.
+    """
+    highest = max((sum(values) for _label, values in columns), default=0.0)
+    step = WIDTH / max(1, len(columns))
+    bars: list[Bar] = []
+    for number, (label, values) in enumerate(columns):
+        below = 0.0
+        for kind, value in zip(kinds, values, strict=True):
+            if value <= 0:
+                continue
+            tall = HEIGHT * value / highest
+            below += tall
+            left = (number + GAP / 2) * step
+            place = (left, HEIGHT - below, step * (1 - GAP), tall)
+            x, y, width, height = (f"{each:.1f}" for each in place)
+            bars.append(Bar(kind, label, x, y, width, height))
+    return Chart(tuple(bars), highest)

@@ -1,0 +1,164 @@
+"""What became of a job, for the operator: times, its timeline in words, and a log to take away."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from separations import jobs, sentences
+from separations.figures import lasting
+from separations.models import Job, Transition
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a timeline. since: the time since the line before, "" in the first one."""
+
+    at: datetime
+    state: str
+    cause: str
+    detail: str
+    since: str
+
+
+def owner_words(job: Job) -> str:
+    """Who sent a song in: the account's name, or a browser's tag.
+
+    Never the visitor's id itself: with it anybody could sign as that browser.
+    """
+    if job.user is not None:
+        return job.user.get_username()
+    return gettext("visitor %(tag)s") % {"tag": visitor_tag(job.visitor)}
+
+
+def visitor_tag(visitor: str) -> str:
+    """Eight characters by which the operator tells one browser from another."""
+    return hashlib.blake2s(visitor.encode(), digest_size=4).hexdigest()
+
+
+# Times
+
+
+def _started(job: Job) -> datetime | None:
+    """When the run began that the job is in or ended with."""
+    if job.state == Job.State.QUEUED or job.started_at is None:
+        return None
+    return job.started_at if job.started_at >= job.queued_at else None  # one before a retry
+
+
+def waited(job: Job, now: datetime | None = None) -> float:
+    """Seconds from the queue to the start; up to now, or to the end, where there was none."""
+    until = _started(job) or job.finished_at or now or timezone.now()
+    return max(0.0, (until - job.queued_at).total_seconds())
+
+
+def took(job: Job, now: datetime | None = None) -> float | None:
+    """Seconds that the run took so far or in all; None where nothing was run for this job."""
+    started = _started(job)
+    if started is None or job.cached:
+        return None
+    return ((job.finished_at or now or timezone.now()) - started).total_seconds()
+
+
+def speed(job: Job) -> float | None:
+    """Time ÷ length of a song that was separated."""
+    seconds = took(job)
+    if job.state != Job.State.DONE or seconds is None or not job.upload.seconds:
+        return None
+    return seconds / job.upload.seconds
+
+
+# Timelines
+
+
+def lines(job: Job) -> list[Line]:
+    found: list[Line] = []
+    before: datetime | None = None
+    for transition in job.timeline.all():
+        since = _since(transition.at - before) if before else ""
+        before = transition.at
+        found.append(
+            Line(
+                at=transition.at,
+                state=transition.get_state_display(),
+                cause=transition.get_cause_display(),
+                detail=", ".join(_detail_words(job, transition)),
+                since=since,
+            )
+        )
+    return found
+
+
+def _since(passed: timedelta) -> str:
+    seconds = passed.total_seconds()
+    return f"+{seconds:.1f} s" if seconds < 60 else f"+{lasting(seconds)}"
+
+
+def _detail_words(job: Job, transition: Transition) -> Iterator[str]:
+    for name, value in transition.detail.items():
+        if name == "attempt":
+            yield gettext("attempt %(number)s") % {"number": value}
+        elif name == "by":
+            yield gettext("by the staff") if value == jobs.STAFF else gettext("by its owner")
+        elif name == "error":
+            params = job.error_params if job.error_code == value else {}
+            yield sentences.fault_sentence(str(value), params)
+        elif name == "source":
+            yield gettext("job %(job)s") % {"job": str(value)[:8]}
+        else:
+            yield f"{name}: {value}"
+
+
+# The log
+
+
+def log(chosen: Iterable[Job]) -> str:
+    """Rows and timelines as a text, by the names and codes of the database, for whoever helps.
+
+    Tells no more of people than the list of jobs does.
+    """
+    return "\n".join("".join(f"{line}\n" for line in _log_lines(job)) for job in chosen)
+
+
+def _log_lines(job: Job) -> Iterator[str]:
+    yield f"job {job.pk}"
+    values = {
+        "song": str(job.upload),
+        "owner": owner_words(job),
+        "samples_sha256": job.upload.samples_sha256,
+        "seconds": job.upload.seconds,
+        "model": job.model,
+        "state": job.state,
+        "stage": job.stage,
+        "progress": job.progress,
+        "attempt": job.attempt,
+        "cached": job.cached,
+        "created_at": job.created_at,
+        "queued_at": job.queued_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "expired_at": job.expired_at,
+        "error": job.error_code,
+        "error_params": job.error_params,
+        "engine": job.engine,
+        "host": job.host,
+        "memory_used": job.memory_used,
+        "memory_reserved": job.memory_reserved,
+        "options": job.options,
+    }
+    for name, value in values.items():
+        yield f"  {name}: {_plain(value)}"
+    yield "  timeline:"
+    for each in job.timeline.all():
+        yield f"    {each.at.isoformat()} {each.state} {each.cause} {_plain(each.detail)}"
+
+
+def _plain(value: object) -> str:
+    """On one line, whatever a song is called."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return json.dumps(value, ensure_ascii=False, default=str)
