@@ -175,7 +175,7 @@ def test_everybody_can_use_the_room_on_every_screen(
 ) -> None:
     boss.goto(site.url + ROOM)
     for scheme in ("light", "dark"):
-        boss.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        boss.emulate_media(color_scheme=scheme)
         found = Axe().run(boss, context="#content")
         assert found.violations_count == 0, found.generate_report()
     boss.set_viewport_size({"width": 390, "height": 800})
