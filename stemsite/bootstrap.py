@@ -365,6 +365,10 @@ def faults(*arguments: str) -> None:
 def fuzz(*arguments: str) -> None:
     """Hostile uploads by the thousand. `arguments` go to tests.fuzz."""
     setup(dev=True)
+    say("Sending the API what fits its description, and what does not")
+    os.environ["API_EXAMPLES"] = "60"
+    live = ("tests/test_api_live.py", "-k", "schemathesis")
+    call(PYTHON, "-m", "pytest", "-q", *live, advice="An answer of the API is wrong; see above.")
     say("Sending hostile files to a site of its own (half an hour)")
     advice = "A file did harm; see above."
     call(PYTHON, "-m", "tests.fuzz", *arguments, advice=advice)

@@ -67,6 +67,7 @@ To = Annotated[str, Query("", alias="to", description="Seconds; the end by defau
     openapi_extra=OPEN,
     url_name="separate",
     summary="Send a song",
+    tags=["Songs"],
 )
 def separate(
     request: HttpRequest,
@@ -131,6 +132,7 @@ def _song(request: HttpRequest) -> TemporaryUploadedFile:
     response={200: schemas.Task, **problems_of(401, 404, 429)},
     url_name="task",
     summary="How a song is",
+    tags=["Songs"],
 )
 def task(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
     return task_of(request, access.job_or_404(request, task_id))
@@ -141,6 +143,7 @@ def task(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
     response={204: None, **problems_of(401, 403, 404, 429)},
     url_name="task",
     summary="Delete a song and its stems",
+    tags=["Songs"],
 )
 def delete(request: HttpRequest, task_id: uuid.UUID) -> Any:
     """For good, in whatever state it is."""
@@ -153,6 +156,7 @@ def delete(request: HttpRequest, task_id: uuid.UUID) -> Any:
     response={200: schemas.Task, **problems_of(401, 403, 404, 409, 429)},
     url_name="cancel",
     summary="Stop a song that waits or runs",
+    tags=["Songs"],
 )
 def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
     job = access.job_or_404(request, task_id)
@@ -168,6 +172,7 @@ def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
     response={202: schemas.Task, **problems_of(401, 403, 404, 409, 410, 422, 429, 503)},
     url_name="retry",
     summary="Try a failed or cancelled song again",
+    tags=["Songs"],
 )
 def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
     job = access.job_or_404(request, task_id)
@@ -189,6 +194,7 @@ def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
     ),
     url_name="progress",
     summary="Follow a song",
+    tags=["Songs"],
 )
 def progress(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
     """Server-sent events: `data:` holds what `Progress` describes, whenever it changes; the stream
@@ -205,6 +211,7 @@ def progress(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
     openapi_extra=binary("audio/*", {206: "A range of it.", 304: "Not changed."}),
     url_name="stem",
     summary="Download a stem",
+    tags=["Downloads"],
 )
 def stem(
     request: HttpRequest,
@@ -231,6 +238,7 @@ def stem(
     openapi_extra=binary("audio/*", {206: "A range of it.", 304: "Not changed."}),
     url_name="mixdown",
     summary="Download a mix",
+    tags=["Downloads"],
 )
 def mixdown(
     request: HttpRequest,
@@ -261,6 +269,7 @@ def mixdown(
     openapi_extra=binary("application/zip"),
     url_name="archive",
     summary="Download all stems as a ZIP",
+    tags=["Downloads"],
 )
 def archive(
     request: HttpRequest,
@@ -302,6 +311,7 @@ def _format(name: str, bit_rate: int | None) -> tuple[Format, int]:
     response={200: schemas.Tasks, **problems_of(401, 404, 422, 429)},
     url_name="jobs",
     summary="Your songs, the newest first",
+    tags=["Lists"],
 )
 def list_jobs(
     request: HttpRequest,
@@ -342,6 +352,7 @@ def list_jobs(
     openapi_extra=OPEN,
     url_name="models",
     summary="The models that are installed",
+    tags=["Lists"],
 )
 def models(request: HttpRequest) -> schemas.Models:
     return schemas.Models(
