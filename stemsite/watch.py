@@ -140,8 +140,6 @@ def probes(get_response: Answer) -> Answer:
             response = healthz() if path == "/healthz" else readyz()
         response.headers["Cache-Control"] = "no-store"
         response.headers["Content-Length"] = str(len(response.content))
-        if request.method == "HEAD":
-            response.content = b""
         # Not by Django, as an error for each probe that finds the site not ready.
         response._has_been_logged = True  # type: ignore[attr-defined]
         return response
