@@ -187,11 +187,12 @@ def _more_is_heard(job: Job) -> None:
         writer.close()
 
 
+# Of a run at 50 % with 50 s left.
 CHANGES: dict[str, Callable[[Job], object]] = {
-    "stage": lambda job: leases.heartbeat(job, Progress("decode", 0.5, 100.0)),
-    "percent": lambda job: leases.heartbeat(job, Progress("separate", 0.51, 100.0)),
-    "minutes": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 60.0)),
-    "seconds": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 59.0)),
+    "stage": lambda job: leases.heartbeat(job, Progress("decode", 0.5, 50.0)),
+    "percent": lambda job: leases.heartbeat(job, Progress("separate", 0.51, 50.0)),
+    "minutes": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 90.0)),
+    "seconds": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 40.0)),
     "what can be heard": _more_is_heard,
     "handed back": lambda job: leases.hand_back(job, counts=False),
 }
@@ -200,7 +201,7 @@ CHANGES: dict[str, Callable[[Job], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_the_page_tells_of_a_run_is_new(queue: Queue, anna: Client, change: str) -> None:
     job = queue()
-    run(job, stage="separate", progress=0.5, remaining=100.0, attempt=1)
+    run(job, stage="separate", progress=0.5, remaining=50.0, attempt=1)
     address = poll(anna, job, "status")
     assert anna.get(address).status_code == 204
     CHANGES[change](job)
