@@ -194,10 +194,8 @@ def _more_is_heard(job: Job) -> None:
 
 
 CHANGES: dict[str, Callable[[Job], object]] = {
-    "stage": lambda job: leases.heartbeat(job, Progress("decode", 0.5, 100.0)),
-    "percent": lambda job: leases.heartbeat(job, Progress("separate", 0.51, 100.0)),
-    "minutes": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 60.0)),
-    "seconds": lambda job: leases.heartbeat(job, Progress("separate", 0.5, 59.0)),
+    "stage": lambda job: leases.heartbeat(job, Progress("decode", 0.5, 50.0)),
+    "percent": lambda job: leases.heartbeat(job, Progress("separate", 0.51, 50.0)),
     "what can be heard": _more_is_heard,
     "handed back": lambda job: leases.hand_back(job),
 }
@@ -206,10 +204,23 @@ CHANGES: dict[str, Callable[[Job], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_the_page_tells_of_a_run_is_new(queue: Queue, anna: Client, change: str) -> None:
     job = queue()
-    run(job, stage="separate", progress=0.5, remaining=100.0, attempt=1)
+    run(job, stage="separate", progress=0.5, remaining=50.0, attempt=1)
     address = poll(anna, job, "status")
     assert anna.get(address).status_code == 204
     CHANGES[change](job)
+    assert anna.get(address).status_code == 200
+
+
+@pytest.mark.parametrize(("left", "later"), [(50.0, 40.0), (300.0, 200.0)])
+def test_what_is_left_of_a_run_is_new(
+    queue: Queue, anna: Client, left: float, later: float
+) -> None:
+    job = queue()
+    run(job, stage="separate", progress=0.5, remaining=left)
+    address = poll(anna, job, "status")
+    assert leases.heartbeat(job, Progress("separate", 0.5, left - 0.1))
+    assert anna.get(address).status_code == 204
+    assert leases.heartbeat(job, Progress("separate", 0.5, later))
     assert anna.get(address).status_code == 200
 
 
