@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from separations.share_tokens import discreet
+
 HIDDEN = "[hidden]"
 # Before the lines that continue a record (a traceback's), so that none can pose as a record.
 CONTINUED = "    | "
@@ -98,8 +100,8 @@ class Lines(logging.Formatter):
         return [line for text in texts if text for line in str(text).strip("\n").split("\n")]
 
     def cleaned(self, text: str) -> str:
-        """`text` on one line and, unless `personal`, without anybody's addresses."""
-        text = printable(text)
+        """`text` on one line, without tokens and, unless `personal`, without anybody's addresses."""
+        text = discreet(printable(text))
         if self._personal:
             return text
         text = DETAIL.sub(f"DETAIL: {HIDDEN}", text)

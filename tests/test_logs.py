@@ -293,3 +293,18 @@ def test_an_upload_with_a_nasty_name_leaves_nothing_of_it_in_any_log(
     for each in log.splitlines():
         # honcho's own colours aside, which it writes before its bar.
         assert each.rpartition(" | ")[2].replace("\x1b[0m", "").isprintable(), each
+
+
+def test_a_traceback_tells_no_token_either() -> None:
+    for secret in (
+        "stemsite_" + "A" * 43,
+        "stemsite_visitor_" + "a" * 32 + ".1xWD8P." + "b" * 43,
+        "whsec_" + "C" * 44,
+    ):
+        for personal in (False, True):
+            told = line(
+                "x", "It failed", exc_info=error(ValueError(f"no: {secret}")), personal=personal
+            )
+            assert "ValueError: no: " in told
+            assert secret not in told
+            assert secret[-20:] not in told
