@@ -41,6 +41,7 @@ KINDS = {
     "job": _("records of jobs without files"),
     "sessions": _("sessions that ended"),
     "buckets": _("counts of fair use that ended"),
+    "idempotency keys": _("keys of requests that could be repeated"),
 }
 
 

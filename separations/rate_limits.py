@@ -4,8 +4,6 @@
 stands before the CSRF check, which reads it). Each client has its counts, and each account too.
 """
 
-import contextlib
-import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +25,6 @@ View = TypeVar("View", bound=Callable[..., Any])
 KNOWN = "known"  # the cookie of a browser that has logged in to an account before
 LOG_INS = ("accounts:login", "accounts:signup", "admin:login")
 SMALL = 64 * 1024  # bytes of the body of a form without files
-DRAIN_SECONDS = 5.0
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -52,7 +49,6 @@ KINDS = {
     "listen": Kind(safe=True, share=1 / 4),
     "api": Kind(safe=True),
     "events": Kind(safe=True, share=1 / 8, all=1 / 4),  # streams last for minutes
-    "refused": Kind(share=1 / 16),  # uploads that are read on for a moment, of all clients
 }
 ALL_LONG = 3 / 4  # of all threads; the rest is for pages
 
@@ -173,7 +169,6 @@ class Slots:
 
 
 slots = Slots()
-draining = Slots()
 
 
 # The place
@@ -223,8 +218,6 @@ class Limits:
             else:
                 take(kind, request)
         except Fault as fault:
-            if kind == "upload":
-                _drain(request)
             return refusal(request, fault)
         except UnreadablePostError:
             return HttpResponse(status=400)
@@ -243,19 +236,6 @@ def _unfit(request: HttpRequest, kind: str) -> Fault | None:
     if kind != "upload" and (not length.isdecimal() or int(length) > SMALL):
         return Fault("form_too_large")
     return None
-
-
-def _drain(request: HttpRequest) -> None:
-    """Read on for a while, keep nothing: browsers show an answer only when they have sent all."""
-    try:
-        leave = draining.enter("refused", "")
-    except Fault:
-        return  # too many of them: the others hear of it at once, or not at all
-    until = time.monotonic() + DRAIN_SECONDS
-    with contextlib.suppress(OSError):
-        while request.read(64 * 1024) and time.monotonic() < until:
-            pass
-    leave()
 
 
 def refusal(request: HttpRequest, fault: Fault) -> HttpResponse:

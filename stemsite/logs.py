@@ -100,7 +100,7 @@ class Lines(logging.Formatter):
         return [line for text in texts if text for line in str(text).strip("\n").split("\n")]
 
     def cleaned(self, text: str) -> str:
-        """`text` on one line, without tokens and, unless `personal`, without anybody's addresses."""
+        """`text` on one line, without tokens; unless `personal`, without anybody's addresses."""
         text = discreet(printable(text))
         if self._personal:
             return text

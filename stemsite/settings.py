@@ -373,6 +373,7 @@ DEFAULT_MODEL = envstr("DEFAULT_MODEL", "htdemucs")
 DEVICE = envchoice("DEVICE", "cpu", "cuda")
 ENGINE = envchoice("ENGINE", "auto", "torch", "openvino")
 PRECISION = envchoice("PRECISION", "auto", "float32", "bfloat16")
+ENGINE_NICE = envint("ENGINE_NICE", 5)  # read by the engines; see separations.engine.politeness
 THREADS = envint("THREADS", 0)  # of each slot; 0: the CPUs, shared out
 JOBS = envint("JOBS", 0)  # chunks side by side
 SLOTS = envint("SLOTS", 0)  # songs side by side, 0: what CPUs and memory hold

@@ -17,10 +17,12 @@ from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from separations.clients import network
 from separations.stopping import stopping
+from stemsite.lingering import Lingerer
 from stemsite.logs import request_id
 from stemsite.settings import SLOW_CLIENT_SECONDS, TRUSTED_PROXIES
 
 SLOWEST = 4096.0  # bytes a second, of a request or its answer
+LEFTOVER_SECONDS = 0.05
 PATIENCE = float(SLOW_CLIENT_SECONDS)  # seconds of waiting beyond what that speed takes
 
 
@@ -82,6 +84,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         self._busy: Counter[str] = Counter()
         self._waiting: defaultdict[str, deque[Any]] = defaultdict(deque)
+        self._lingerer = Lingerer()
         super().init_process()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -135,11 +138,19 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         kept = super().handle(conn)
         request_id.set("")  # nothing that this thread logs is about that request any more
         if not kept:
-            # The other side may take two seconds to go. gunicorn waits for that in its main thread,
+            # The other side may take a while to go. gunicorn waits for that in its main thread,
             # where everybody else would wait too.
-            conn.close(graceful=True)
+            if isinstance(conn.sock, PacedSocket):
+                self._lingerer.take(conn.sock)
+            else:
+                conn.close(graceful=True)
             conn.close = _closed
         return kept
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Of a body that nobody read, only what is there already is read here: see `lingering`."""
+        deadline = time.monotonic() + LEFTOVER_SECONDS
+        return keepalive and bool(conn.parser.finish_body(deadline=deadline))
 
 
 def _closed(graceful: bool = False) -> None:

@@ -7,6 +7,7 @@ from pytest_django import Settings
 
 from separations.engine.store import read_model
 from separations.faults import Fault
+from stemsite.logs import request_id
 from tests.models_in_small import make_store
 
 OUTPUT = Path(__file__).resolve().parent.parent / "test-output"
@@ -62,6 +63,12 @@ def fresh_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     from separations import waiting
 
     monkeypatch.setattr(waiting, "KEPT_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> None:
+    """What a test logs is about none of the requests of the tests before it."""
+    request_id.set("")
 
 
 @pytest.fixture

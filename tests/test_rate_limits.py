@@ -223,7 +223,7 @@ def test_every_address_of_ours_that_takes_a_post_is_counted(visitor: Client) -> 
     """A new one must be marked, or named here."""
     asked = 0
     user = User.objects.create_user("ann")
-    for app in ("separations", "accounts"):
+    for app in ("separations", "accounts", "api"):
         for name, (parts, *_rest) in _addresses(app).items():
             values = {key: VALUES[key] for key in parts[0][1]}
             path = reverse(f"{app}:{name}", kwargs=values)
@@ -239,6 +239,9 @@ VALUES = {
     "song": uuid.UUID(int=1),
     "job_id": uuid.UUID(int=1),
     "link_id": uuid.UUID(int=1),
+    "task_id": uuid.UUID(int=1),
+    "token_id": uuid.UUID(int=1),
+    "stem_name": "vocals",
     "stem": "vocals",
     "index": 0,
     "uidb64": "x",

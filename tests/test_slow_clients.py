@@ -1,5 +1,6 @@
 """Clients that send or read slowly, by the dozen, at the real web server: others notice nothing."""
 
+import http.client
 import re
 import socket
 import time
@@ -8,7 +9,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event, Thread
 
@@ -56,8 +57,10 @@ def seconds_for_a_page(site: Site, source: str = "127.0.0.1") -> float:
 
 
 def upload_head() -> bytes:
+    """With a cookie: without one, nothing of the body is read to find the form's token."""
     return (
         b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n"
+        b"Cookie: csrftoken=" + b"a" * 32 + b"\r\n"
         b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     )
@@ -134,3 +137,27 @@ def test_many_at_once_get_no_more_than_a_bucket_holds(site: Site) -> None:
         answers = list(pool.map(ask, range(40)))
     assert sorted(answers) == [403] * 10 + [429] * 30
     assert not re.search(r"Traceback|locked", site.log.read_text())
+
+
+def test_refused_uploads_hear_why_however_many_there_are(
+    site: Site, connections: ExitStack
+) -> None:
+    """One address may send with a quarter of the threads; the rest is told, and not cut off."""
+    port = int(site.url.rsplit(":", 1)[1])
+    source = "127.0.0.3"
+    for _ in range(16):
+        connect(site, connections, upload_head(), source)
+    song = bytes(8_000_000)
+
+    def send(_number: int) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, 60, (source, 0))
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+        connection.request("POST", "/", head + song + b"\r\n--x--\r\n", headers)
+        with closing(connection), connection.getresponse() as answer:
+            answer.read()
+            return answer.status
+
+    until(lambda: send(0) == 429)
+    with ThreadPoolExecutor(12) as pool:
+        assert set(pool.map(send, range(36))) == {429}

@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-NICE = 5  # a third of the CPU time of whoever wants it too; all of it where nobody does
+# A third of the CPU time of whoever wants it too; all of it where nobody does.
+NICE = int(os.environ.get("ENGINE_NICE", "").strip() or 5)  # the setting of that name
 AUTOGROUP = Path("/proc/self/autogroup")
 TRIES = 20
 TRY_SECONDS = 0.11  # the kernel takes one such change in a tenth of a second, of all processes
