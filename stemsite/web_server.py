@@ -6,7 +6,7 @@ from separations.metric_files import Place
 from stemsite.settings import HOST, LOGGING, WEB_THREADS, envint
 
 bind = f"{HOST}:{envint('PORT', 8000, lowest=1)}"
-workers = envint("WEB_WORKERS", 1, lowest=1)
+workers = envint("WEB_WORKERS", 2, lowest=1)
 threads = WEB_THREADS
 worker_class = "stemsite.web_worker.Worker"
 timeout = 120
