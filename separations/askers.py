@@ -17,7 +17,8 @@ from django.utils.deprecation import MiddlewareMixin
 from separations import problems, tokens
 from separations.clients import client
 from separations.faults import Fault
-from separations.models import Owner
+from separations.intake import Once
+from separations.models import Job, Owner
 
 VISITOR = "stemsite_visitor_"
 SCHEME = "bearer"
@@ -75,9 +76,13 @@ def newcomer(request: HttpRequest, idempotency_key: str) -> Owner:
     """
     who = client(request)
     visitor = uuid.uuid4().hex
-    if idempotency_key:
+    if idempotency_key and who:
         text = f"{who} {idempotency_key}"
-        visitor = salted_hmac("separations.newcomer", text, algorithm="sha256").hexdigest()[:32]
+        mac = salted_hmac("separations.newcomer", text, algorithm="sha256").hexdigest()[:32]
+        once = Once.of(Owner(mac), idempotency_key)
+        # Not once the request is forgotten: the key would open whatever was sent since.
+        if once.is_known() or not Job.objects.filter(visitor=mac).exists():
+            visitor = mac
     owner = Owner(visitor, None, who)
     request.asker = owner  # type: ignore[attr-defined]
     return owner

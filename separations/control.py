@@ -85,6 +85,8 @@ class Presence:
         self._kept = (0, 0, 0)
 
     def beat(self, slots: Sequence[SlotState], memory_for_jobs: int) -> None:
+        if self._measured == float("-inf"):
+            self._measure()
         Consumer.objects.update_or_create(
             pk=self._id,
             defaults={
@@ -98,15 +100,18 @@ class Presence:
         )
         forgotten = Consumer.objects.filter(heartbeat_at__lt=Now() - FORGOTTEN_AFTER)
         forgotten.delete()
+        if time.monotonic() - self._measured > MEASURE_SECONDS:
+            self._measure()  # after the word that we are there: a large disk takes a while
 
     def leave(self) -> None:
         Consumer.objects.filter(pk=self._id).delete()
 
+    def _measure(self) -> None:
+        self._measured = time.monotonic()
+        folders = (settings.UPLOAD_DIR, settings.RESULT_DIR, settings.RENDITION_DIR)
+        self._kept = tuple(map(bytes_in, folders))  # type: ignore[assignment]
+
     def _machine(self, memory_for_jobs: int) -> Machine:
-        if time.monotonic() - self._measured > MEASURE_SECONDS:
-            self._measured = time.monotonic()
-            folders = (settings.UPLOAD_DIR, settings.RESULT_DIR, settings.RENDITION_DIR)
-            self._kept = tuple(map(bytes_in, folders))  # type: ignore[assignment]
         disk = shutil.disk_usage(settings.DATA_DIR)
         return Machine(
             memory.total(),

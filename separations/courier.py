@@ -19,11 +19,11 @@ from queue import Empty, SimpleQueue
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from separations import outgoing, webhooks
-from separations.addresses import BadAddress, Target, parse
+from separations.addresses import BadAddress, parse
 from separations.models import Delivery, DeliveryQuerySet
 from separations.outgoing import Answer, CallFailed
 
@@ -38,7 +38,9 @@ LOOK_SECONDS = 2.0
 GRACE_SECONDS = 3.0  # for calls that are under way when the consumer stops
 AT_ONCE = 8
 AT_ONCE_TO_ONE = 2  # host, and of one owner
-LOOKED_AT = 200  # calls that are due, to find some whose turn it is
+
+
+Sharer = tuple[str, str]  # the field that tells them, and its value
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Call:
 
     delivery: uuid.UUID
     attempt: int
-    sharers: tuple[str, str]
+    sharers: tuple[Sharer, Sharer]
 
 
 Outcome = Answer | CallFailed
@@ -114,19 +116,20 @@ class Courier:
     # Starting
 
     def _start_due(self) -> None:
-        if len(self._under_way) >= AT_ONCE:
-            return
-        held = Counter(who for call in self._under_way.values() for who in call.sharers)
-        for delivery in Delivery.objects.due().select_related("job")[:LOOKED_AT]:
-            sharers = _sharers(delivery)
-            if any(held[who] >= AT_ONCE_TO_ONE for who in sharers) or not claim(delivery):
-                continue
-            held.update(sharers)
-            self._start(delivery, sharers)
-            if len(self._under_way) >= AT_ONCE:
+        while len(self._under_way) < AT_ONCE:
+            held = Counter(who for call in self._under_way.values() for who in call.sharers)
+            due = Delivery.objects.due().select_related("job")
+            # However many calls of theirs are due, they stand before nobody else's.
+            for sharer, calls in held.items():
+                if calls >= AT_ONCE_TO_ONE:
+                    due = due.exclude(_of(sharer))
+            delivery = due.first()
+            if delivery is None:
                 return
+            if claim(delivery):  # else another consumer was first
+                self._start(delivery, _sharers(delivery))
 
-    def _start(self, delivery: Delivery, sharers: tuple[str, str]) -> None:
+    def _start(self, delivery: Delivery, sharers: tuple[Sharer, Sharer]) -> None:
         call = Call(delivery.pk, delivery.attempts, sharers)
         body = delivery.body.encode()
         headers = webhooks.headers_of(delivery, round(time.time()))
@@ -210,11 +213,14 @@ def _held(call: Call) -> DeliveryQuerySet:
     return Delivery.objects.filter(pk=call.delivery, state=State.WAITING, attempts=call.attempt)
 
 
-def _sharers(delivery: Delivery) -> tuple[str, str]:
-    try:
-        target: Target | None = parse(delivery.url)
-    except BadAddress:
-        target = None
+def _sharers(delivery: Delivery) -> tuple[Sharer, Sharer]:
+    """Whose share of the calls a delivery counts for: its host's and its owner's."""
     job = delivery.job
-    owner = f"user {job.user_id}" if job.user_id else f"visitor {job.visitor}"
-    return (f"host {target.host if target else ''}", owner)
+    owner = ("job__user", str(job.user_id)) if job.user_id else ("job__visitor", job.visitor)
+    return ("host", delivery.host), owner
+
+
+def _of(sharer: Sharer) -> Q:
+    field, value = sharer
+    nobodys = Q(job__user=None) if field == "job__visitor" else Q()
+    return nobodys & Q(**{field: value})

@@ -51,6 +51,10 @@ class Once:
             raise Fault("idempotency_mismatch")
         return kept.job
 
+    def is_known(self) -> bool:
+        """Whether a request came with this key lately, whatever it asked for."""
+        return IdempotencyKey.objects.filter(pk=self.key).exists()
+
     def keep(self, job: Job) -> None:
         IdempotencyKey.objects.create(key=self.key, request=self.request, job=job)
 

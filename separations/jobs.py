@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from separations import quotas, results, timeline
 from separations.engine.messages import OUTPUT_VERSION
-from separations.engine.options import Options, settle
+from separations.engine.options import Options, passes, settle
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault
 from separations.models import QUEUE_ORDER, Job, JobQuerySet, Owner, Stem, Transition, Upload
@@ -61,7 +61,7 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
     """
     model = read_model(settings.MODEL_DIR, options.model)
     options, notes = settle(options, model)
-    _check_work(options)
+    work = _work(options, model)
     with transaction.atomic():
         job = Job.objects.create(
             upload=upload,
@@ -81,15 +81,16 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
         if serve_from_store(job):
             job.refresh_from_db()
         else:
-            quotas.check(owner, upload.seconds * options.passes, job)
+            quotas.check(owner, upload.seconds * work, job)
     return job
 
 
-def _check_work(options: Options) -> None:
-    """See that nobody holds the machine for hours with one song."""
-    most = settings.MAX_PASSES
-    if most and options.passes > most:
-        raise Fault("too_much_work", asked=f"{options.passes:.1f}", most=most)
+def _work(options: Options, model: ModelInfo) -> float:
+    """Passes over the song. Raises Fault (too_much_work): nobody holds the machine for hours."""
+    asked, most = passes(options, model), settings.MAX_PASSES
+    if most and asked > most:
+        raise Fault("too_much_work", asked=f"{asked:.1f}", most=most)
+    return asked
 
 
 def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
@@ -261,7 +262,8 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
             if owner is not None:
                 quotas.check_storage(owner)
             if not serve_from_store(job) and owner is not None:
-                quotas.check(owner, job.upload.seconds * job.separation.passes, job)
+                work = passes(job.separation, read_model(settings.MODEL_DIR, job.model))
+                quotas.check(owner, job.upload.seconds * work, job)
     return queued == 1
 
 

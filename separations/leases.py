@@ -45,12 +45,10 @@ def claim(idle_bytes: int = 0) -> Job | None:
     Args:
         idle_bytes: memory of engines that do nothing, which the caller can free.
     """
-    if control.is_paused():
-        return None
     try:
         # Two runners on this machine must not both find room for the last job that fits.
         with FileLock(settings.DATA_DIR / "claim.lock", timeout=CLAIM_SECONDS):
-            while (job := Job.objects.waiting().select_related("upload").first()) is not None:
+            while not control.is_paused() and (job := _next()) is not None:
                 with transaction.atomic():
                     if _has_new_key(job):
                         continue
@@ -65,6 +63,10 @@ def claim(idle_bytes: int = 0) -> Job | None:
     except Timeout:
         logger.warning("Another runner takes long to claim a job")
     return None
+
+
+def _next() -> Job | None:
+    return Job.objects.waiting().select_related("upload").first()
 
 
 def _has_new_key(job: Job) -> bool:

@@ -427,9 +427,12 @@ class QueueSwitch(models.Model):
         return "paused" if self.paused_at else "running"
 
 
+PRESENCE_SECONDS = 20  # they tell of themselves every five, and have other things to do
+
+
 class ConsumerQuerySet(models.QuerySet["Consumer"]):
     def alive(self) -> "ConsumerQuerySet":
-        """Those heard of within the length of a lease, by the database's clock alone."""
+        """Those heard of lately, by the database's clock alone."""
         return self.filter(self._heard())
 
     def with_liveness(self) -> "ConsumerQuerySet":
@@ -438,7 +441,8 @@ class ConsumerQuerySet(models.QuerySet["Consumer"]):
 
     @staticmethod
     def _heard() -> Q:
-        return Q(heartbeat_at__gte=Now() - timedelta(seconds=settings.LEASE_SECONDS))
+        seconds = max(settings.LEASE_SECONDS, PRESENCE_SECONDS)
+        return Q(heartbeat_at__gte=Now() - timedelta(seconds=seconds))
 
 
 class Consumer(models.Model):
@@ -554,6 +558,7 @@ class Delivery(models.Model):
         Job, on_delete=models.CASCADE, related_name="deliveries", verbose_name=_("job")
     )
     url = models.URLField(_("address"), max_length=500)
+    host = models.CharField(_("host"), max_length=255, blank=True)
     body = models.TextField(_("body"))
     state = models.CharField(
         _("state"), max_length=10, choices=State.choices, default=State.WAITING

@@ -286,19 +286,25 @@ class Crew:
     def _recover(self) -> None:
         try:
             while True:
-                try:
-                    close_old_connections()
-                    self._presence.beat(self._slot_states(), limits.capacity())
-                    if leases.recover():
-                        self.call()
-                except Exception:
-                    logger.exception("Lost jobs could not be looked for")
-                    connection.close()
+                for look in (self._find_lost, self._tell):
+                    try:
+                        close_old_connections()
+                        look()
+                    except Exception:
+                        logger.exception("Lost jobs could not be looked for, or nobody told")
+                        connection.close()
                 if self._stopping.wait(RECOVER_SECONDS):
                     break
             self._leave()
         finally:
             connection.close()
+
+    def _find_lost(self) -> None:
+        if leases.recover():
+            self.call()
+
+    def _tell(self) -> None:
+        self._presence.beat(self._slot_states(), limits.capacity())
 
     def _slot_states(self) -> list[control.SlotState]:
         return [slot.state() for slot in self._slots]

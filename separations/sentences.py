@@ -206,6 +206,7 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     "not_over": (409, _("This song is %(status)s: only failed and cancelled ones can be retried.")),
     "one_file": (422, _("One song is taken at a time. Send each in a request of its own.")),
     "wrong_content_type": (415, _("Send the song as a form: multipart/form-data, field “file”.")),
+    "bad_range": (416, _("The file has no such range. Content-Range says how long it is.")),
     "bad_field": (422, _("%(fields)s: this value cannot be read, or is out of its range.")),
     "too_much_work": (
         422,

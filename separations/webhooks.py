@@ -50,11 +50,23 @@ _listeners: list[Callable[[], None]] = []
 
 def announce(jobs: Iterable[uuid.UUID]) -> None:
     """Have those of `jobs` that ended, and were sent with an address to call, announced to it."""
+    if not settings.WEBHOOKS:
+        return
     ended = Job.objects.filter(pk__in=jobs).exclude(webhook_url="").prefetch_related("stems")
-    deliveries = [Delivery(job=job, url=job.webhook_url, body=_body(job)) for job in ended]
+    deliveries = [
+        Delivery(job=job, url=job.webhook_url, host=_host(job.webhook_url), body=_body(job))
+        for job in ended
+    ]
     if deliveries:
         Delivery.objects.bulk_create(deliveries)
         transaction.on_commit(_call_listeners)
+
+
+def _host(url: str) -> str:
+    try:
+        return parse(url).host
+    except BadAddress:
+        return ""
 
 
 def listen(listener: Callable[[], None]) -> None:

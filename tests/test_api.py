@@ -2,16 +2,20 @@
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import UnreadablePostError
 from django.test import Client
 from pytest_django import Settings
 
 from separations import askers, control, leases, sentences, tokens
-from separations.models import Job, Owner, Upload
+from separations.engine.options import Options, passes
+from separations.engine.store import read_model
+from separations.models import IdempotencyKey, Job, Owner, Upload
 from tests import sounds
 from tests.test_jobs import claimed, made, upload
 
@@ -122,6 +126,9 @@ def test_downloads_know_ranges_formats_and_what_the_reader_has(
     short = program.get(f"{at}?from=0.2&to=0.3")
     left_out = int(whole.headers["Content-Length"]) - int(short.headers["Content-Length"])
     assert left_out == (44_100 - 4_410) * 4
+    beyond = program.get(at, headers={"Range": "bytes=999999999-"})
+    told(beyond, 416, "bad_range")
+    assert beyond.headers["Content-Range"] == f"bytes */{whole.headers['Content-Length']}"
     told(program.get(f"{at}?format=mp3&bitrate=129"), 422, "bad_option")
     told(program.get(f"{at}?format=wav&bitrate=128"), 422, "bad_option")
     told(program.get(f"{at}?format=aiff"), 422, "bad_field")
@@ -187,6 +194,7 @@ def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User
     told(program.get("/api/jobs?page=3"), 404, "not_found")
     told(program.get("/api/jobs?page=0"), 422, "bad_field")
     told(program.get("/api/jobs?status=done"), 422, "bad_field")
+    told(program.get("/api/jobs?model=%00"), 422, "bad_field")  # PostgreSQL takes no such text
 
 
 def test_models_are_told(program: Client) -> None:
@@ -257,6 +265,30 @@ def test_more_passes_count_as_more_minutes(
     settings.MAX_MINUTES_A_DAY = 0.1  # six passes over a second each
     assert send(program, song, shifts="5").status_code == 202
     told(send(program, song, shifts="4"), 429, "quota_minutes")
+
+
+def test_short_segments_are_padded_so_they_count_as_what_they_cost(
+    site_settings: Settings, song: bytes
+) -> None:
+    tiny = read_model(site_settings.MODEL_DIR, "tiny")
+    longest = tiny.longest_segment
+    assert longest == 1.0
+    half = replace(Options(model="tiny"), segment=longest / 2, shifts=3)
+    assert passes(half, tiny) == 6.0
+    assert passes(Options(overlap=0.0), tiny) == 1.0
+    older = read_model(site_settings.MODEL_DIR, "tiny_mdx")
+    assert passes(replace(half, model="tiny_mdx"), older) == 3.0
+
+
+def test_an_upload_that_breaks_off_is_no_fault_of_the_site(
+    program: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: object, *_args: object) -> bytes:
+        raise UnreadablePostError("the other side went away")
+
+    monkeypatch.setattr("django.core.handlers.wsgi.WSGIRequest.read", gone)
+    program.raise_request_exception = False
+    told(send(program, b"RIFF"), 400, "bad_request")
 
 
 # Who asks
@@ -375,6 +407,10 @@ def test_a_visitor_whose_answer_was_lost_gets_it_again(song: bytes) -> None:
     assert first["task_id"] == second["task_id"]
     owners = {askers._visitor_of(each["token"]) for each in (first, second)}
     assert owners == {Job.objects.get().visitor}
+    IdempotencyKey.objects.all().delete()  # a day later the key opens nothing any more
+    later = send(Client(), song, key("a")).json()
+    assert later["task_id"] != first["task_id"]
+    assert askers._visitor_of(later["token"]) not in owners
     elsewhere = Client(REMOTE_ADDR="192.0.2.1")
     assert send(elsewhere, song, key("a")).json()["task_id"] != first["task_id"]
 
@@ -410,7 +446,6 @@ def test_keys_are_forgotten_after_a_day(program: Client, song: bytes) -> None:
     from django.utils import timezone
 
     from separations import retention
-    from separations.models import IdempotencyKey
 
     send(program, song, key("a"))
     retention.clean()

@@ -1,9 +1,11 @@
 """The switch of the queue, and how consumers say that they are there."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
+from filelock import FileLock
 from pytest_django import Settings
 
 from separations import control, leases
@@ -24,6 +26,20 @@ def test_a_paused_queue_gives_nothing_out_until_it_goes_on(submit: Submit) -> No
     assert leases.claim() is not None
 
 
+def test_a_pause_holds_for_who_waited_to_claim(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit()
+
+    class Late(FileLock):
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:
+            control.pause("anna")  # while it waited
+            return super().acquire(*args, **kwargs)
+
+    monkeypatch.setattr(leases, "FileLock", Late)
+    assert leases.claim() is None
+
+
 def test_a_consumer_is_there_while_its_heart_beats(settings: Settings) -> None:
     presence = control.Presence()
     assert control.standstill() == "no_consumer"
@@ -33,7 +49,7 @@ def test_a_consumer_is_there_while_its_heart_beats(settings: Settings) -> None:
     told = Consumer.objects.get()
     assert told.slots == [{"job": "", "threads": 2, "engine_bytes": 5}]
     assert told.machine["disk_free"] > 0
-    silent = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS + 1)
+    silent = timezone.now() - timedelta(seconds=max(settings.LEASE_SECONDS, 20) + 1)
     Consumer.objects.update(heartbeat_at=silent)
     assert control.standstill() == "no_consumer"
     presence.beat([], 0)

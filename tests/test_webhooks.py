@@ -648,12 +648,15 @@ def test_what_a_courier_that_died_was_at_is_sent_again(
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
 
 
+NOBODYS = (("host", ""), ("job__visitor", ""))
+
+
 def test_a_late_failure_changes_nothing_and_a_late_success_counts(
     ended: Callable[..., Delivery],
 ) -> None:
     delivery = ended()
     assert courier.claim(delivery)
-    late = courier.Call(delivery.pk, 1, ("", ""))
+    late = courier.Call(delivery.pk, 1, NOBODYS)
     Delivery.objects.update(next_at=timezone.now())
     assert courier.claim(Delivery.objects.get())
     before = Delivery.objects.values().get()
@@ -662,7 +665,7 @@ def test_a_late_failure_changes_nothing_and_a_late_success_counts(
     assert Delivery.objects.values().get() == before
     courier.record(late, outgoing.Answer(200))
     assert state_of(delivery) == State.DELIVERED
-    courier.record(courier.Call(delivery.pk, 2, ("", "")), CallFailed("timed out"))
+    courier.record(courier.Call(delivery.pk, 2, NOBODYS), CallFailed("timed out"))
     assert state_of(delivery) == State.DELIVERED
 
 
@@ -704,6 +707,32 @@ def test_a_slow_receiver_and_a_busy_owner_hold_nobody_up(
     again.look()
     again.wait(0)
     assert sum(each.attempts for each in Delivery.objects.filter(pk__in=[b.pk for b in busy])) == 2
+
+
+def test_hundreds_of_calls_that_are_due_stand_before_nobody_elses(
+    ended: Callable[..., Delivery], receiver: Receiver
+) -> None:
+    receiver.reactions = [receiver.hangs] * 2
+    first = ended()
+    Delivery.objects.bulk_create(
+        Delivery(job=first.job, url=first.url, host=first.host, body="{}", next_at=first.next_at)
+        for _ in range(300)
+    )
+    at_work = Courier()
+    at_work.look()
+    with receiving() as other:
+        quick = ended(BERT, other.url.replace("127.0.0.1", "localhost"))
+        work(settled(quick), by=at_work)
+    receiver.over.set()
+    assert Delivery.objects.filter(attempts__gt=0).count() == 3
+
+
+def test_nothing_is_announced_where_no_webhooks_are_called(
+    ended: Callable[..., Delivery], settings: Settings
+) -> None:
+    settings.WEBHOOKS = False
+    with pytest.raises(Delivery.DoesNotExist):
+        ended()
 
 
 def test_a_failing_database_loses_no_outcome(

@@ -211,7 +211,11 @@ class IndexedFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Row]) -> QuerySet[Row]:
         value = self.value()
-        return queryset.filter(**{self.parameter_name: value}) if value else queryset
+        if not value:
+            return queryset
+        if "\x00" in value:  # which PostgreSQL refuses to look for
+            return queryset.none()
+        return queryset.filter(**{self.parameter_name: value})
 
 
 def values_of(model: type[models.Model], field: str) -> list[str]:

@@ -45,8 +45,8 @@ Key = Annotated[
         None,
         alias="Idempotency-Key",
         pattern="^[!-~]{16,200}$",
-        description="16 to 200 characters of your choice, new for each song. A request that is "
-        "sent again with its key makes no second job.",
+        description="16 to 200 random characters, new for each song. A request that is sent "
+        "again with its key makes no second job.",
     ),
 ]
 FormatName = Annotated[schemas.FormatName, Query("wav")]
@@ -315,8 +315,15 @@ def _format(name: str, bit_rate: int | None) -> tuple[Format, int]:
 )
 def list_jobs(
     request: HttpRequest,
-    status: Annotated[list[schemas.Status], Query(default_factory=list)],
-    model: Annotated[str, Query("", max_length=100)],
+    status: Annotated[
+        list[schemas.Status],
+        Query(
+            default_factory=list,
+            description="Of the songs themselves: one that waits for the run of another is "
+            "`queued` here, while its `status` is that of the run.",
+        ),
+    ],
+    model: Annotated[str, Query("", max_length=100, pattern=r"^[^\x00]*$")],
     page: Annotated[int, Query(1, ge=1, le=1_000_000)],
     per_page: Annotated[int, Query(20, ge=1, le=MOST_A_PAGE)],
 ) -> schemas.Tasks:

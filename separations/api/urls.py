@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -60,6 +60,12 @@ def unauthorized(request: HttpRequest, exc: AuthenticationError) -> HttpResponse
     return problems.response(Fault("unauthorized"))
 
 
+@api.exception_handler(UnreadablePostError)
+def broken_off(request: HttpRequest, exc: UnreadablePostError) -> HttpResponse:
+    """Whoever sent it went away, or was too slow."""
+    return problems.response(Fault("bad_request"))
+
+
 @api.exception_handler(ValidationError)
 def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
     """What the schema does not take. A file that was refused on its way in is missing here."""
@@ -87,7 +93,8 @@ def problem_page(request: HttpRequest) -> HttpResponse:
 
 
 def _fitted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """HEAD as GET without a body, and the wrong method as a problem. django-ninja knows neither."""
+    """HEAD as GET without a body; the wrong method, and a range that is not there, as problems.
+    django-ninja knows none of it."""
 
     @wraps(view)
     def fitted(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -99,6 +106,10 @@ def _fitted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
             allowed = response.headers["Allow"]
             response = problems.response(Fault("wrong_method", allowed=allowed))
             response.headers["Allow"] = allowed
+        if response.status_code == 416:
+            size = response.headers["Content-Range"]
+            response = problems.response(Fault("bad_range"))
+            response.headers["Content-Range"] = size
         if is_head:
             request.method = "HEAD"
             response = _without_body(response)

@@ -59,11 +59,6 @@ class Options:
     engine: str = AUTO
     precision: str = AUTO
 
-    @property
-    def passes(self) -> float:
-        """How often the song is gone over: 1 for one pass at Demucs' own overlap, a quarter."""
-        return max(1, self.shifts) * max(1.0, (1 - 0.25) / (1 - self.overlap))
-
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -71,6 +66,17 @@ class Options:
         """The options on which the stems' samples depend, for the key of a result."""
         machine = {"model", "jobs", "threads", "device"}
         return {name: value for name, value in asdict(self).items() if name not in machine}
+
+
+def passes(options: Options, model: ModelInfo) -> float:
+    """How often the song is gone over: 1 for one pass at Demucs' own overlap, a quarter.
+
+    A segment shorter than a transformer's own is padded to that: the same work for less of a song.
+    """
+    longest = model.longest_segment
+    padding = longest / options.segment if longest and options.segment else 1.0
+    overlapping = (1 - 0.25) / (1 - options.overlap)
+    return max(1, options.shifts) * max(1.0, overlapping) * max(1.0, padding)
 
 
 def rest_name(stem: str) -> str:
