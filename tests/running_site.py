@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -71,6 +71,28 @@ class Site:
             if word in command and Path(command[0]).name.startswith("python"):
                 return child
         return None
+
+    @contextmanager
+    def stilled(self) -> Iterator[None]:
+        """Nothing is separated meanwhile: the consumer stands still, and not in a transaction."""
+        consumer = self.consumer()
+        consumer.suspend()
+        try:
+            while self._is_locked():
+                consumer.resume()
+                consumer.suspend()
+            yield
+        finally:
+            consumer.resume()
+
+    def _is_locked(self) -> bool:
+        with closing(sqlite3.connect(self.data_dir / "db.sqlite3", timeout=1)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            database.rollback()
+            return False
 
     @contextmanager
     def another_consumer(self) -> Iterator[None]:

@@ -205,12 +205,10 @@ def measure(site: Site, asked: argparse.Namespace, folder: Path, bad: list[str])
         if not good:
             bad.append(text)
 
-    consumer = site.consumer()
-    consumer.suspend()  # an idle site: nothing is separated yet
-    who = jobs_of(site, visitors, song)
-    idle = crowd(site, who[:1], 20)
-    alone = crowd(site, who, asked.seconds / 2)
-    consumer.resume()
+    with site.stilled():  # an idle site: nothing is separated yet
+        who = jobs_of(site, visitors, song)
+        idle = crowd(site, who[:1], 20)
+        alone = crowd(site, who, asked.seconds / 2)
     running_now = "SELECT count(*) FROM separations_job WHERE state = 'running' AND progress > 0"
     until(lambda: site.rows(running_now)[0][0], 400)  # the machine may be measured first
     busy = crowd(site, who, asked.seconds)
