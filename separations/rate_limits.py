@@ -4,6 +4,7 @@
 stands before the CSRF check, which reads it). Each client has its counts, and each account too.
 """
 
+import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -21,6 +23,7 @@ from separations import buckets, problems, sentences
 from separations.clients import client
 from separations.faults import Fault
 
+logger = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
 KNOWN = "known"  # the cookie of a browser that has logged in to an account before
 LOG_INS = ("accounts:login", "accounts:signup", "admin:login")
@@ -222,6 +225,19 @@ class Limits:
         except UnreadablePostError:
             return HttpResponse(status=400)
         return None
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return refusal(request, fault) if (fault := overloaded(exception)) else None
+
+
+def overloaded(error: Exception) -> Fault | None:
+    """What to tell when the database had no room for a request: others write, or it restarts."""
+    if not isinstance(error, OperationalError):
+        return None
+    if connection.vendor == "sqlite" and "locked" not in str(error):
+        return None  # a table that is missing, a disk that fails: waiting does not help
+    logger.error("A request was told to come again: %s", error)
+    return Fault("busy", wait=10)
 
 
 def _unfit(request: HttpRequest, kind: str) -> Fault | None:

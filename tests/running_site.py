@@ -76,11 +76,11 @@ class Site:
     def stilled(self) -> Iterator[None]:
         """Nothing is separated meanwhile: the consumer stands still, and not in a transaction."""
         consumer = self.consumer()
-        consumer.suspend()
         try:
+            _suspend(consumer)
             while self._is_locked():
                 consumer.resume()
-                consumer.suspend()
+                _suspend(consumer)
             yield
         finally:
             consumer.resume()
@@ -116,6 +116,19 @@ class Site:
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )
+
+
+def _suspend(process: psutil.Process) -> None:
+    """Stop all threads of a process; each of them goes on until the kernel has told it."""
+    process.suspend()
+    until(lambda: all(_is_stopped(thread.id) for thread in process.threads()))
+
+
+def _is_stopped(thread: int) -> bool:
+    try:
+        return psutil.Process(thread).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return True
 
 
 def free_port() -> int:

@@ -10,12 +10,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError
 from django.test import Client
 from django.urls import get_resolver, resolve, reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations import buckets, rate_limits
+from separations import buckets, intake, rate_limits
 from separations.models import Bucket, Job, Upload
 from stemsite.settings import envrate
 from tests.sounds import music, wav
@@ -169,6 +170,21 @@ def test_one_client_does_not_hold_all_threads(visitor: Client, site_settings: Se
     assert (refused.status_code, elsewhere.status_code, busy.status_code) == (429, 400, 503)
     assert refused.headers["Retry-After"]
     assert busy.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("place", ["/", "/api/separate"])
+@pytest.mark.parametrize(("error", "status"), [("is locked", 503), ("has no such table", 500)])
+def test_whom_the_database_has_no_room_for_comes_again(
+    visitor: Client, monkeypatch: pytest.MonkeyPatch, place: str, error: str, status: int
+) -> None:
+    def locked(*_given: object, **_named: object) -> None:
+        raise OperationalError(f"database {error}")
+
+    monkeypatch.setattr(intake, "take_in", locked)
+    visitor.raise_request_exception = False
+    answer = visitor.post(place, {"file": SimpleUploadedFile("a.wav", b"x")})
+    assert answer.status_code == status
+    assert answer.headers.get("Retry-After") == ("10" if status == 503 else None)
 
 
 @pytest.mark.parametrize("place", ["/about", "/demo", "/i18n/setlang/", "/no/such/page"])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -17,7 +18,7 @@ from separations.api import auth
 from separations.api.openapi import Api
 from separations.api.routes import router
 from separations.faults import Fault
-from separations.rate_limits import limited
+from separations.rate_limits import limited, overloaded
 from separations.upload_limit import refused
 
 api = Api(
@@ -64,6 +65,13 @@ def unauthorized(request: HttpRequest, exc: AuthenticationError) -> HttpResponse
 def broken_off(request: HttpRequest, exc: UnreadablePostError) -> HttpResponse:
     """Whoever sent it went away, or was too slow."""
     return problems.response(Fault("bad_request"))
+
+
+@api.exception_handler(OperationalError)
+def database_busy(request: HttpRequest, exc: OperationalError) -> HttpResponse:
+    if fault := overloaded(exc):
+        return problems.response(fault)
+    raise exc
 
 
 @api.exception_handler(ValidationError)
