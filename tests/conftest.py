@@ -25,10 +25,16 @@ KILLING = (
 )
 
 
+# Those that take minutes begin first, so that none of them is alone at the end.
+LONGEST = ("test_main_job", *KILLING, "test_real_weights", "test_mixer", "test_choice")
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist's own reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group("killing" if name in KILLING else name))
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")

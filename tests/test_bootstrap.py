@@ -87,3 +87,9 @@ def test_the_compiled_part_of_torchaudio_is_set_aside_only_when_it_does_not_fit(
     bootstrap.mend_torchaudio()
     assert not library.exists()
     assert library.with_name("_torchaudio.so.aside").exists()
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process only")
+def test_the_tests_of_a_file_share_a_process(request: pytest.FixtureRequest) -> None:
+    """Else every site that a file shares is started in each process."""
+    assert request.node.nodeid.endswith("@test_bootstrap")

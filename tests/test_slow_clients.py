@@ -9,7 +9,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -66,6 +66,28 @@ def upload_head() -> bytes:
     )
 
 
+@contextmanager
+def trickling(uploads: list[socket.socket], piece: bytes) -> Iterator[None]:
+    """Send a piece more of each upload, twice a second."""
+    stop = Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.5):
+            for client in uploads:
+                try:
+                    client.send(piece)
+                except OSError:
+                    continue
+
+    sender = Thread(target=trickle)
+    sender.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sender.join()
+
+
 def is_closed(client: socket.socket) -> bool:
     client.settimeout(0.01)
     try:
@@ -90,30 +112,15 @@ def test_pages_answer_beside_slow_uploads_and_slow_readers(
         f"GET /songs/{job}/stems/vocals?download HTTP/1.1\r\nHost: localhost\r\n"
         f"Cookie: {cookies}\r\n\r\n"
     ).encode()
-    stop = Event()
     uploads = [connect(site, connections, upload_head()) for _ in range(MANY)]
     readers = [connect(site, connections, read) for _ in range(MANY)]
     assert readers[0].recv(15) == b"HTTP/1.1 200 OK", "a slow reader gets what it asked for"
-
-    def trickle() -> None:
-        while not stop.wait(0.5):
-            for client in uploads:
-                try:
-                    client.send(b"0")
-                except OSError:
-                    continue
-
-    sender = Thread(target=trickle)
-    sender.start()
-    try:
+    with trickling(uploads, b"0"):
         assert max(seconds_for_a_page(site, ELSEWHERE) for _ in range(10)) < 3.0
         # Who holds so many connections waits behind them, but is answered.
         assert seconds_for_a_page(site) < 15.0
         # What stays slower than 4 kB/s is dropped after a while.
         until(lambda: all(map(is_closed, uploads)), 40)
-    finally:
-        stop.set()
-        sender.join()
 
 
 def test_heads_that_never_end_hold_up_their_own_address_alone(
@@ -145,8 +152,7 @@ def test_refused_uploads_hear_why_however_many_there_are(
     """One address may send with a quarter of the threads; the rest is told, and not cut off."""
     port = int(site.url.rsplit(":", 1)[1])
     source = "127.0.0.3"
-    for _ in range(16):
-        connect(site, connections, upload_head(), source)
+    uploads: list[socket.socket] = []
     song = bytes(8_000_000)
 
     def send(_number: int) -> int:
@@ -158,6 +164,11 @@ def test_refused_uploads_hear_why_however_many_there_are(
             answer.read()
             return answer.status
 
-    until(lambda: send(0) == 429)
-    with ThreadPoolExecutor(12) as pool:
+    def is_full() -> bool:
+        uploads.extend(connect(site, connections, upload_head(), source) for _ in range(16))
+        return send(0) == 429
+
+    # Not quite so slow that they are dropped.
+    with trickling(uploads, bytes(4096)), ThreadPoolExecutor(12) as pool:
+        until(is_full)
         assert set(pool.map(send, range(36))) == {429}

@@ -25,13 +25,13 @@ ARGUMENTS = (
 REFUSALS = ("the server responded with a status of 4", "Response Status Error Code 4")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     # Where the system has none, Playwright starts its own.
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
@@ -40,7 +40,7 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real_site(tmp_path_factory: pytest.TempPathFactory, real_store: Path) -> Iterator[Site]:
     with running(tmp_path_factory.mktemp("real"), MODEL_DIR=str(real_store)) as site:
         yield site
