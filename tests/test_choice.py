@@ -188,7 +188,7 @@ def test_with_openvino_no_torch_is_loaded(small_store: Path, measured: Path) -> 
         "from separations.engine.options import Options; "
         "from separations.engine.store import read_model; "
         "store, engines = map(Path, sys.argv[1:]); "
-        "options = Options(model='tiny', threads=1, engine='openvino'); "
+        "options = Options(model='tiny', threads=1, engine='openvino', precision='float32'); "
         "Bank(read_model(store, 'tiny'), store, engines, options, lambda: None).network(0); "
         "names = 'torch', 'demucs', 'torchaudio', 'openvino'; "
         "print([name for name in names if name in sys.modules])"

@@ -69,7 +69,7 @@ def test_an_uploaded_song_comes_back_as_stems(site: Site, visitor: Browser, song
 
 
 def test_progress_in_the_database_only_rises(site: Site, visitor: Browser, songs: Path) -> None:
-    song = sounds.encode(songs / "a.flac", sounds.music(60.0, seed=3), "flac")
+    song = sounds.encode(songs / "a.flac", sounds.music(25.0, seed=3), "flac")
     job = visitor.upload(song)
     seen: list[float] = []
 
@@ -110,7 +110,7 @@ def test_a_deleted_song_lets_the_next_one_run(site: Site, visitor: Browser, song
 def test_a_killed_engine_is_replaced_and_the_song_finished(
     site: Site, visitor: Browser, songs: Path
 ) -> None:
-    job = visitor.upload(sounds.encode(songs / "k.flac", sounds.music(40.0, seed=6), "flac"))
+    job = visitor.upload(sounds.encode(songs / "k.flac", sounds.music(20.0, seed=6), "flac"))
     until(lambda: at_work(site, job))
     engines(site)[0].kill()
     until(lambda: ended(site, job), 120)

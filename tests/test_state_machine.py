@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue", "site_s
 State = Job.State
 OWNERS = [Owner(visitor=letter * 32) for letter in "abc"]
 NAMES = ("drums", "vocals")
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "8"))
 OF_RUNNERS = ("report", "finish", "fail", "hand_back", "fall_silent")
 ACTIONS = (
     *(["submit", "claim", "finish"] * 3),
