@@ -90,13 +90,7 @@ class Site:
             consumer.resume()
 
     def _is_locked(self) -> bool:
-        with closing(sqlite3.connect(self.data_dir / "db.sqlite3", timeout=1)) as database:
-            try:
-                database.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return True
-            database.rollback()
-            return False
+        return any(map(_is_locked, (self.data_dir / "db.sqlite3", self.data_dir / "queue.sqlite3")))
 
     @contextmanager
     def another_consumer(self) -> Iterator[None]:
@@ -120,6 +114,16 @@ class Site:
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )
+
+
+def _is_locked(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=1)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        database.rollback()
+        return False
 
 
 def _suspend(process: psutil.Process) -> None:

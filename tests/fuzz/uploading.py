@@ -26,6 +26,7 @@ from tests.fuzz.tally import Tally, Watch
 SIDE_BY_SIDE = 2
 # The sandbox ends what takes this long; beyond it, something hangs.
 GRACE_SECONDS = 10
+SAID_EVERY = 500  # files; all of them take most of an hour on a slow machine
 HTMX = {"HX-Request": "true"}
 _now = threading.local()
 
@@ -62,9 +63,11 @@ def run(
     try:
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             waiting = set()
-            for given in islice(inputs(first_seed, songs, watch.bait), count):
+            for sent, given in enumerate(islice(inputs(first_seed, songs, watch.bait), count)):
                 if time.monotonic() > until:
                     break
+                if sent and sent % SAID_EVERY == 0:
+                    print(f"{sent} of {count} files sent within one process", flush=True)
                 waiting.add(pool.submit(_send, given, watch, tally))
                 if len(waiting) >= 20:
                     done = next(as_completed(waiting))
