@@ -9,6 +9,7 @@ import torch
 from demucs.api import Separator
 from demucs.apply import BagOfModels
 
+from separations.audio.decode import decode
 from separations.audio.stems import read_stem
 from separations.engine.host import EngineProcess
 from separations.engine.messages import Done, Request
@@ -41,8 +42,8 @@ def test_every_stem_agrees_with_separator_and_with_the_truth(
     tmp_path: Path, real_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """9 s of real music: a chunk and a short one. `make bench` takes the whole of it."""
-    mixture = sounds.shared("reference/mixture.flac")
-    samples = excerpt(mixture)
+    mixture = sounds.SHARED / "reference" / "mixture.flac"
+    samples = excerpt(mixture if mixture.exists() else sounds.DEMO)  # of whose stems nobody knows
     soundfile.write(tmp_path / "excerpt.wav", samples.T, sounds.RATE, "FLOAT")
     found = separate(tmp_path / "excerpt.wav", tmp_path / "staging", real_store)
     # Separator would look for its weights on the network; it gets the same ones from the store.
@@ -53,13 +54,13 @@ def test_every_stem_agrees_with_separator_and_with_the_truth(
     _mixture, wanted = separator.separate_tensor(torch.from_numpy(samples))
     assert list(found) == list(wanted)
     for name, stem in wanted.items():
-        sdr = sounds.snr(excerpt(mixture.with_name(f"{name}.flac")), found[name])
-        print(f"{name}: SDR {sdr:.2f} dB")
         assert sounds.snr(stem.numpy(), found[name]) >= 60, name
-        assert sdr >= SDR[name], name
+    if mixture.exists():
+        for name, least in SDR.items():
+            truth = excerpt(mixture.with_name(f"{name}.flac"))
+            assert sounds.snr(truth, found[name]) >= least, name
 
 
 def excerpt(path: Path) -> sounds.Samples:
     start, stop = (int(second * sounds.RATE) for second in EXCERPT)
-    samples, _rate = soundfile.read(path, start=start, stop=stop, dtype="float32")
-    return np.ascontiguousarray(samples.T)
+    return np.ascontiguousarray(np.concatenate(list(decode(path)), axis=1)[:, start:stop])
