@@ -146,7 +146,7 @@ def headers_of(delivery: Delivery, now: int) -> dict[str, str]:
     signed = f"{delivery.pk}.{now}.{delivery.body}".encode()
     signatures = [
         f"v1,{base64.b64encode(hmac.digest(_bytes(secret), signed, 'sha256')).decode()}"
-        for secret in secrets_of(delivery.job.owner)
+        for secret in _secrets_for(delivery.job)
     ]
     return {
         "Content-Type": "application/json",
@@ -157,12 +157,20 @@ def headers_of(delivery: Delivery, now: int) -> dict[str, str]:
     }
 
 
+def _secrets_for(job: Job) -> list[str]:
+    """Those of its owner; and of who sent it before their log-in, and has no other."""
+    found = secrets_of(job.owner)
+    if job.user_id and job.visitor:
+        found += secrets_of(Owner(job.visitor))
+    return found
+
+
 def _bytes(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix(SECRET_PREFIX))
 
 
 def renew_secret(user: User) -> None:
-    """Give an account another secret; what is sent from now on is signed with that alone."""
+    """Give an account another secret; its earlier one signs nothing any more."""
     WebhookKey.objects.get_or_create(pk=user.pk)
     WebhookKey.objects.filter(pk=user.pk).update(version=F("version") + 1)
 

@@ -19,7 +19,7 @@ from django.utils import timezone, translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from standardwebhooks import Webhook
 
-from separations import courier, jobs, leases, outgoing, sentences, webhooks
+from separations import accounts, courier, jobs, leases, outgoing, sentences, webhooks
 from separations.addresses import Target, is_public, literal
 from separations.courier import Courier
 from separations.faults import Fault
@@ -190,6 +190,19 @@ def test_each_owner_has_a_secret_of_their_own(settings: Settings) -> None:
     webhooks.renew_secret(anna)
     assert len({secrets[0], renewed, webhooks.secret_of(Owner("", anna.pk))}) == 3
     assert webhooks.secret_of(Owner("", bert.pk)) == secrets[1]
+
+
+def test_a_song_that_a_log_in_claims_keeps_the_secret_its_receiver_has(
+    ended: Callable[..., Delivery],
+) -> None:
+    given = webhooks.secret_of(ANNA)
+    delivery = ended(ANNA)
+    account = User.objects.create_user("anna")
+    assert accounts.claim(ANNA.visitor, account.pk) == 1
+    delivery.job.refresh_from_db()
+    headers = webhooks.headers_of(delivery, round(time.time()))
+    for secret in (given, webhooks.secret_of(Owner("", account.pk))):
+        assert Webhook(secret).verify(delivery.body, headers)
 
 
 def test_receivers_follow_a_change_of_the_sites_key(
