@@ -49,12 +49,7 @@ Key = Annotated[
         "again with its key makes no second job.",
     ),
 ]
-FormatName = Annotated[schemas.FormatName, Query("wav")]
-BitRate = Annotated[
-    int | None, Query(None, description="kbit/s, for mp3, m4a and opus; the highest by default.")
-]
-From = Annotated[str, Query("", alias="from", description="Seconds; the beginning by default.")]
-To = Annotated[str, Query("", alias="to", description="Seconds; the end by default.")]
+Wanted = Annotated[schemas.Wanted, Query(...)]
 
 
 # Sending
@@ -214,21 +209,15 @@ def progress(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
     tags=["Downloads"],
 )
 def stem(
-    request: HttpRequest,
-    task_id: uuid.UUID,
-    stem_name: str,
-    format: FormatName,
-    bitrate: BitRate,
-    start: From,
-    stop: To,
+    request: HttpRequest, task_id: uuid.UUID, stem_name: str, wanted: Wanted
 ) -> HttpResponseBase:
     """In any format, whole or a time range; `Range` and `If-None-Match` work."""
     job = _finished(request, task_id)
     found = job.stems.select_related("job__upload").filter(name=stem_name).first()
     if found is None:
         raise Http404
-    span = downloads.span_of(job, start, stop)
-    download = downloads.of_stem(found, *_format(format, bitrate), span)
+    span = downloads.span_of(job, wanted.start, wanted.stop)
+    download = downloads.of_stem(found, *_format(wanted), span)
     return sending.send(request, download, attach=True)
 
 
@@ -251,15 +240,12 @@ def mixdown(
             "are. Volume 0–100 (80 leaves a level as it is), pan −100–100, m mutes, s is solo.",
         ),
     ],
-    format: FormatName,
-    bitrate: BitRate,
-    start: From,
-    stop: To,
+    wanted: Wanted,
 ) -> HttpResponseBase:
     """The stems mixed anew: karaoke, for example, is `mix=vocals:80:0:m`."""
     job = _finished(request, task_id)
-    span = downloads.span_of(job, start, stop)
-    download = downloads.of_mix(job, mix, span, *_format(format, bitrate))
+    span = downloads.span_of(job, wanted.start, wanted.stop)
+    download = downloads.of_mix(job, mix, span, *_format(wanted))
     return sending.send(request, download, attach=True)
 
 
@@ -271,17 +257,10 @@ def mixdown(
     summary="Download all stems as a ZIP",
     tags=["Downloads"],
 )
-def archive(
-    request: HttpRequest,
-    task_id: uuid.UUID,
-    format: FormatName,
-    bitrate: BitRate,
-    start: From,
-    stop: To,
-) -> HttpResponseBase:
+def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpResponseBase:
     job = _finished(request, task_id)
-    span = downloads.span_of(job, start, stop)
-    return sending.send_archive(request, job, *_format(format, bitrate), span)
+    span = downloads.span_of(job, wanted.start, wanted.stop)
+    return sending.send_archive(request, job, *_format(wanted), span)
 
 
 def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:
@@ -293,14 +272,14 @@ def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:
     return job
 
 
-def _format(name: str, bit_rate: int | None) -> tuple[Format, int]:
-    format = FORMATS[name]
-    if bit_rate is None:
+def _format(wanted: schemas.Wanted) -> tuple[Format, int]:
+    format = FORMATS[wanted.format]
+    if wanted.bitrate is None:
         return format, max(format.bit_rates, default=0)
-    if bit_rate not in format.bit_rates:
+    if wanted.bitrate not in format.bit_rates:
         allowed = ", ".join(map(str, format.bit_rates)) or "–"
         raise Fault("bad_option", option="bitrate", allowed=allowed)
-    return format, bit_rate
+    return format, wanted.bitrate
 
 
 # Lists

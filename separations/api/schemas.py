@@ -165,3 +165,14 @@ class Asked(Schema):
     webhook_url: WebAddress | None = Field(
         None, description="An address to call when the song ends; see `webhooks`."
     )
+
+
+class Wanted(Schema):
+    """What a download is to be: the format, and the part of the song."""
+
+    format: FormatName = "wav"
+    bitrate: int | None = Field(
+        None, description="kbit/s, for mp3, m4a and opus; the highest by default."
+    )
+    start: str = Field("", alias="from", description="Seconds; the beginning by default.")
+    stop: str = Field("", alias="to", description="Seconds; the end by default.")
