@@ -13,6 +13,7 @@ from separations import control
 from separations.models import QUEUE_ORDER, Job
 
 KEPT_SECONDS = 1.0
+STALE_SECONDS = 5.0  # a look so old is told to nobody, whoever else is just looking
 # What polls look at of a job to see whether anything changed.
 LOOKED_AT = (
     "model",
@@ -35,7 +36,7 @@ SLOWEST_POLL_SECONDS = 5
 class Line:
     """The queue at one moment.
 
-    before: of each queued job that will have a run of its own, how many results are made first.
+    before: of each queued job that waits for a run, how many results are made before its own.
     running: the keys of the results that are being made.
     turn: the key of the one that is made next, if any.
     standstill: why nothing is started, if nothing is; see `control.standstill`.
@@ -48,6 +49,10 @@ class Line:
     standstill: str
     taken: float
 
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.taken
+
 
 @dataclass(frozen=True)
 class Way:
@@ -55,12 +60,14 @@ class Way:
 
     run: the job whose progress is that of this one; see `Job.run`.
     before: of one that waits, how many results are made before its own; else 0.
+    place: of one that waits, what its own is among the results that wait, 1 for the next; else 0.
     lacks_memory: whether it is its turn, and only memory is missing.
     held_up: why it does not come on for now: "paused", "no_consumer" or "".
     """
 
     run: Job
     before: int = 0
+    place: int = 0
     lacks_memory: bool = False
     held_up: str = ""
 
@@ -86,15 +93,19 @@ def way_of(job: Job) -> Way:
     if before is None:
         return replace(_alone(job), held_up=line.standstill)
     lacks_memory = job.stage == Job.Stage.MEMORY and job.result_key == line.turn
-    return Way(job, before, lacks_memory, line.standstill)
+    place = 1 + before - len(line.running)
+    return Way(job, before, place, lacks_memory, line.standstill)
 
 
 def _alone(job: Job) -> Way:
     """As `way_of`, by questions of this job's own."""
-    sooner = Job.objects.ahead_of(job)
-    before = sooner.values("result_key").distinct().count()  # the same result is made once
-    is_first = not sooner.filter(state=Job.State.QUEUED).exists()
-    return Way(job, before, job.stage == Job.Stage.MEMORY and is_first)
+    same = Job.objects.filter(state=Job.State.QUEUED, result_key=job.result_key)
+    sooner = Job.objects.ahead_of(same.order_by(*QUEUE_ORDER).first() or job)
+    keys = sooner.values("result_key").distinct()  # the same result is made once
+    running = keys.filter(state=Job.State.RUNNING).count()
+    place = 1 + keys.filter(state=Job.State.QUEUED).count()
+    lacks_memory = job.stage == Job.Stage.MEMORY and place == 1
+    return Way(job, running + place - 1, place, lacks_memory)
 
 
 class _Keeper:
@@ -105,18 +116,21 @@ class _Keeper:
         self._line: Line | None = None
 
     def line(self) -> Line:
-        """The queue, not much older than KEPT_SECONDS.
+        """The queue, at most KEPT_SECONDS old, or STALE_SECONDS while somebody looks anew.
 
-        One thread looks anew; the others go on with what there is meanwhile.
+        One thread looks; the others go on with what there is meanwhile.
         """
         line = self._line
-        if line is not None and time.monotonic() - line.taken < KEPT_SECONDS:
+        if line is not None and line.age < KEPT_SECONDS:
             return line
-        if not self._lock.acquire(blocking=line is None):
+        may_wait = line is None or line.age > STALE_SECONDS
+        if not self._lock.acquire(blocking=may_wait):
             assert line is not None  # noqa: S101 - for the type checker
             return line
         try:
-            self._line = line = _look()
+            line = self._line
+            if line is None or line.age >= KEPT_SECONDS:
+                self._line = line = _look()
         finally:
             self._lock.release()
         return line
@@ -135,11 +149,11 @@ def _look() -> Line:
     active = Job.objects.active().order_by(*QUEUE_ORDER)
     jobs = list(active.values_list("pk", "result_key", "state"))
     running = frozenset(key for _pk, key, state in jobs if state == Job.State.RUNNING)
-    made, before, turn = set(running), {}, ""
+    sooner: dict[str, int] = {}  # by result: how many are made before it
+    before, turn = {}, ""
     for pk, key, _state in jobs:
         if key in running:
             continue
         turn = turn or key
-        before[pk] = len(made) - (key in made)
-        made.add(key)
+        before[pk] = sooner.setdefault(key, len(running) + len(sooner))
     return Line(before, running, turn, control.standstill(), taken)

@@ -104,6 +104,13 @@ def test_a_song_is_taken_followed_and_fetched(program: Client, song: bytes) -> N
     told(program.get(at), 404, "not_found")
 
 
+def test_the_next_song_to_run_is_the_first_in_the_queue(program: Client, song: bytes) -> None:
+    send(program, song)
+    claimed()
+    places = [send(program, song, shifts=str(n)).json()["queue_position"] for n in (1, 2)]
+    assert places == [1, 2], "whatever runs now waits no more"
+
+
 def test_downloads_know_ranges_formats_and_what_the_reader_has(
     program: Client, song: bytes
 ) -> None:
@@ -247,7 +254,9 @@ def test_the_limits_of_the_site_hold_for_programs(
 ) -> None:
     settings.MAX_QUEUED_JOBS = 1
     send(program, song)
-    told(send(program, song, shifts="1"), 429, "quota_queued")
+    refused = send(program, song, shifts="1")
+    told(refused, 429, "quota_queued")
+    assert refused.headers["Retry-After"] == "60"
     settings.MAX_QUEUED_JOBS = 0
     settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (1, 60), "api": (2, 60)}
     assert send(program, song, shifts="1").status_code == 202

@@ -2,8 +2,10 @@
 
 import random
 import re
+import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -102,8 +104,57 @@ def test_everybodys_place_is_what_each_would_find_alone(queue: Queue) -> None:
         if job.run != job:
             assert way.run == job.run, "it is attached to one that runs"
             continue
-        sooner = Job.objects.ahead_of(job).values("result_key").distinct().count()
-        assert way == waiting.Way(job, before=sooner)
+        # Whoever sent the same song in before them, the stems are for both.
+        ahead = [
+            set(Job.objects.ahead_of(twin).values_list("result_key", flat=True))
+            for twin in Job.objects.filter(result_key=job.result_key)
+        ]
+        sooner = min(map(len, ahead))
+        assert way == waiting.Way(job, before=sooner, place=sooner - 1)
+        assert waiting._alone(job) == way
+
+
+def test_who_sends_a_song_that_waits_already_has_its_place(queue: Queue) -> None:
+    run(queue())
+    first = queue()
+    for _ in range(10):
+        queue()
+    twin = queue(result_key=first.result_key)
+    for job in (first, twin):
+        assert waiting.way_of(job) == waiting.Way(job, before=1, place=1)
+
+
+@pytest.mark.usefixtures("kept")
+def test_nobody_is_told_of_a_look_of_hours_ago(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while another looks anew waits for that, if there was no look for long."""
+    job = queue()
+    control.pause("root")
+    assert waiting.way_of(job).held_up == "paused"
+    control.resume()
+    keeper = waiting._keeper
+    assert keeper._line is not None
+    asked: list[bool] = []
+
+    class Held:
+        """A lock that somebody holds, and leaves with a new look."""
+
+        def acquire(self, *, blocking: bool) -> bool:
+            asked.append(blocking)
+            if blocking:
+                keeper._line = waiting._look()
+            return blocking
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(keeper, "_lock", Held())
+    for age, held_up in ((waiting.KEPT_SECONDS + 1, "paused"), (3600.0, "")):
+        keeper._line = replace(keeper._line, taken=time.monotonic() - age)
+        monkeypatch.setattr(waiting, "STALE_SECONDS", 2 * waiting.KEPT_SECONDS)
+        assert waiting.way_of(job).held_up == held_up
+    assert asked == [False, True]
 
 
 def test_who_lacks_memory_is_told_so_when_it_is_their_turn(queue: Queue) -> None:

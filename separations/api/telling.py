@@ -23,13 +23,12 @@ def progress_of(job: Job) -> schemas.Progress:
     """How far a job is, by the job that runs for it where that is another."""
     way = waiting.way_of(job)
     run = way.run
-    queued = run.state == Job.State.QUEUED
     return schemas.Progress(
         status=status_of(run),
         progress=run.percent,
         stage=way.held_up or (run.stage if run.is_active else None),
         eta=None if run.remaining is None else math.ceil(max(0.0, run.remaining)),
-        queue_position=1 + way.before if queued else None,
+        queue_position=way.place or None,
     )
 
 
@@ -82,7 +81,7 @@ def _error(job: Job) -> schemas.Problem | None:
 
 
 def _stems(request: HttpRequest, job: Job) -> list[schemas.StemLinks]:
-    if job.state != Job.State.DONE or job.is_expired:
+    if not job.has_stems:
         return []
     return [
         schemas.StemLinks(
