@@ -9,10 +9,9 @@ GAP = 0.2  # of a column, between two
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle; numbers as SVG writes them in every language. label: what it stands for."""
+    """A rectangle; numbers as SVG writes them in every language."""
 
     kind: str
-    label: str
     x: str
     y: str
     width: str
@@ -29,16 +28,16 @@ class Chart:
     height: int = HEIGHT
 
 
-def stacked(kinds: Sequence[str], columns: Sequence[tuple[str, Sequence[float]]]) -> Chart:
+def stacked(kinds: Sequence[str], columns: Sequence[Sequence[float]]) -> Chart:
     """Columns of equal width, in each the values of all kinds one upon the other.
 
     Args:
-        columns: a label and a value of each kind; there may be none.
+        columns: of each a value of each kind; there may be none.
     """
-    highest = max((sum(values) for _label, values in columns), default=0.0)
+    highest = max(map(sum, columns), default=0.0)
     step = WIDTH / max(1, len(columns))
     bars: list[Bar] = []
-    for number, (label, values) in enumerate(columns):
+    for number, values in enumerate(columns):
         below = 0.0
         for kind, value in zip(kinds, values, strict=True):
             if value <= 0:
@@ -48,5 +47,5 @@ def stacked(kinds: Sequence[str], columns: Sequence[tuple[str, Sequence[float]]]
             left = (number + GAP / 2) * step
             place = (left, HEIGHT - below, step * (1 - GAP), tall)
             x, y, width, height = (f"{each:.1f}" for each in place)
-            bars.append(Bar(kind, label, x, y, width, height))
+            bars.append(Bar(kind, x, y, width, height))
     return Chart(tuple(bars), highest)

@@ -12,8 +12,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.formats import date_format, number_format
-from django.utils.timezone import localtime
+from django.utils.formats import number_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_POST
@@ -201,15 +200,8 @@ class DayView:
 
 def _day() -> DayView:
     day = figures_of.day()
-    labels = [date_format(localtime(hour.start), "H:i") for hour in day.hours]
-    jobs = charts.stacked(
-        ("done", "failed"),
-        [(label, (hour.done, hour.failed)) for label, hour in zip(labels, day.hours, strict=True)],
-    )
-    minutes = charts.stacked(
-        ("minutes",),
-        [(label, (hour.minutes,)) for label, hour in zip(labels, day.hours, strict=True)],
-    )
+    jobs = charts.stacked(("done", "failed"), [(hour.done, hour.failed) for hour in day.hours])
+    minutes = charts.stacked(("minutes",), [(hour.minutes,) for hour in day.hours])
     return DayView(
         figures=_figures(day),
         jobs=jobs,

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from django.db.models import Count, Min, Sum
+from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
-from separations import sentences
+from separations import jobs, sentences
 from separations.control import THE_SWITCH, Machine
-from separations.models import Consumer, Job, QueueSwitch
+from separations.models import Consumer, Job, Owner, QueueSwitch
 
 State = Job.State
 HOURS = 24
@@ -76,7 +76,6 @@ class Crew:
     """A consumer and its slots."""
 
     name: str
-    host: str
     alive: bool
     started_at: datetime
     heartbeat_at: datetime
@@ -191,14 +190,22 @@ def _speed(started: datetime, finished: datetime, seconds: float, *_rest: str) -
 def _queue(now: datetime, running: Sequence[Running], slots: int, pace: float | None) -> Queue:
     queued = Job.objects.filter(state=State.QUEUED).order_by()
     told = queued.aggregate(count=Count("pk"), first=Min("queued_at"))
-    ahead = Job.objects.waiting().aggregate(seconds=Sum("upload__seconds"))["seconds"] or 0.0
     expected = None
     if pace is not None:
+        ahead = sum(_before_a_newcomer())
         left = sum(_left(each.job, pace) for each in running)
-        busy = told["count"] or len(running) >= slots
+        busy = ahead or len(running) >= slots
         expected = (ahead * pace + left) / slots if busy else 0.0
     waits = (now - told["first"]).total_seconds() if told["first"] else None
     return Queue(told["count"], waits, expected)
+
+
+def _before_a_newcomer() -> list[float]:
+    """Seconds of the songs that run before one that somebody sends now who has none waiting."""
+    turn = jobs.next_turn(Owner(visitor=""))
+    sooner = Q(priority__gt=jobs.IN_TURN) | Q(priority=jobs.IN_TURN, turn__lte=turn)
+    results = Job.objects.waiting().filter(sooner).order_by().values("result_key")
+    return list(results.annotate(seconds=Max("upload__seconds")).values_list("seconds", flat=True))
 
 
 def _left(job: Job, pace: float) -> float:
@@ -214,14 +221,14 @@ def _running(consumers: Iterable[Consumer], now: datetime) -> tuple[Running, ...
         for number, slot in enumerate(consumer.slots, 1)
         if slot["job"]
     }
-    jobs = Job.objects.running().select_related("upload", "user").order_by("started_at")
+    found = Job.objects.running().select_related("upload", "user").order_by("started_at")
     return tuple(
         Running(
             job,
             (now - job.started_at).total_seconds() if job.started_at else 0.0,
             *places.get(str(job.pk), ("", None)),
         )
-        for job in jobs[:MOST_RUNNING]
+        for job in found[:MOST_RUNNING]
     )
 
 
@@ -230,7 +237,6 @@ def _crew(consumer: Any, running: Sequence[Running], latest: Sequence[Run]) -> C
     engines = [engine for *_times, host, engine in latest if host == consumer.host and engine]
     return Crew(
         name=str(consumer),
-        host=consumer.host,
         alive=consumer.is_alive,
         started_at=consumer.started_at,
         heartbeat_at=consumer.heartbeat_at,
