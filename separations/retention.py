@@ -22,7 +22,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError, transaction
-from django.db.models import Exists, Max, OuterRef, Q
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from filelock import FileLock, Timeout
@@ -149,9 +149,10 @@ def _renditions() -> Iterator[Waste]:
 def _rows() -> Iterator[Waste]:
     """Records that only say that something was here once."""
     before = timezone.now() - timedelta(days=settings.KEEP_JOBS_DAYS)
-    over = Q(state__in=(Job.State.FAILED, Job.State.CANCELLED)) | Q(expired_at__isnull=False)
-    for job in Job.objects.filter(over, finished_at__lt=before).select_related("upload"):
-        yield Waste("job", job.pk.hex, 0, partial(jobs.remove, job))
+    failed = Q(state__in=(Job.State.FAILED, Job.State.CANCELLED), finished_at__lt=before)
+    over = Job.objects.filter(failed | Q(expired_at__lt=before))
+    for job in over.select_related("upload"):
+        yield Waste("job", job.pk.hex, 0, partial(_forget, job, over))
     if expired := Session.objects.filter(expire_date__lt=timezone.now()).count():
         yield Waste("sessions", str(expired), 0, SessionStore.clear_expired)
     if idle := buckets.idle().count():
@@ -258,6 +259,11 @@ def _expire(key: str, is_over: Callable[[str], bool]) -> None:
         locked = Job.objects.filter(pk__in=[job.pk for job in served])
         locked.update(expired_at=timezone.now())
     results.release(key)
+
+
+def _forget(job: Job, over: QuerySet[Job]) -> None:
+    if over.filter(pk=job.pk).exists():  # nobody has tried it again since
+        jobs.remove(job)
 
 
 def _waste(kind: str, path: Path, remove: Callable[[], object] | None = None) -> Waste:
