@@ -30,31 +30,38 @@ def text() -> bytes:
     """All metrics in the text format. Raises OSError when the counts cannot be read."""
     meters()  # this process is there, whether it counted or not
     registry = CollectorRegistry()
-    registry.register(Now())
+    registry.register(LookedUp())  # before the files are held, for which others wait
     with metric_files.alone():
         metric_files.sweep()
         MultiProcessCollector(registry, str(metric_files.folder()))
         return generate_latest(registry)
 
 
-class Now(Collector):
-    """What can be looked up: gauges, by queries that an index bounds."""
+class LookedUp(Collector):
+    """What could be looked up just now: gauges, by queries that an index bounds."""
 
-    def describe(self) -> Iterable[Metric]:
-        return ()  # else it would all be looked up to be registered
+    def __init__(self) -> None:
+        self._found = [*_disk(), *_database()]
 
-    def collect(self) -> Iterator[Metric]:
-        with suppress(OSError):
-            disk = shutil.disk_usage(settings.DATA_DIR)
-            yield _one("disk_free_bytes", "Room on the disk of DATA_DIR.", disk.free)
-            yield _one("disk_bytes", "Size of the disk of DATA_DIR.", disk.total)
-        try:
-            found = [*_queue(), *_consumers()]
-        except DatabaseError:
-            logger.exception("The database did not answer for the metrics")
-            found = []
-        yield _one("database_up", "Whether the database answered.", bool(found))
-        yield from found
+    def collect(self) -> Iterable[Metric]:
+        return self._found
+
+
+def _disk() -> Iterator[Metric]:
+    with suppress(OSError):
+        disk = shutil.disk_usage(settings.DATA_DIR)
+        yield _one("disk_free_bytes", "Room on the disk of DATA_DIR.", disk.free)
+        yield _one("disk_bytes", "Size of the disk of DATA_DIR.", disk.total)
+
+
+def _database() -> Iterator[Metric]:
+    try:
+        found = [*_queue(), *_consumers()]
+    except DatabaseError:
+        logger.exception("The database did not answer for the metrics")
+        found = []
+    yield _one("database_up", "Whether the database answered.", bool(found))
+    yield from found
 
 
 def _queue() -> Iterator[Metric]:

@@ -16,6 +16,9 @@ logconfig_dict = LOGGING  # its master process logs like everybody else
 control_socket_disable = True
 
 
-def on_starting(_server: Any) -> None:
+def on_starting(server: Any) -> None:
     """Be there for as long as the site is: counts outlive the workers that counted."""
-    Place()
+    try:
+        Place()
+    except OSError:  # a full disk, say, on which the site can still tell what to do
+        server.log.exception("There is no place to count in: metrics may start again from zero")

@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.db import transaction
 from django.test import Client
+from filelock import FileLock
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
@@ -309,6 +311,28 @@ def test_the_site_starts_from_nothing(place: Path) -> None:
     last = Process(1.0)
     assert counts(place) == (1.0, 1, 1)
     last.die()
+
+
+def test_nobody_waits_for_a_database_that_does_not_answer(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What starts meanwhile needs the files to count in."""
+
+    def slow() -> Iterator[Any]:
+        with FileLock(metric_files.folder() / "lock", blocking=False):
+            yield from ()
+
+    monkeypatch.setattr(scrape, "_queue", slow)
+    monkeypatch.setattr(scrape, "_consumers", list)
+    metric_files.folder().mkdir(parents=True)
+    assert b"stemsite_database_up" in scrape.text()
+
+
+def test_the_web_server_starts_where_nothing_can_be_counted(place: Path) -> None:
+    place.write_text("not a folder")
+    log = Mock()
+    web_server.on_starting(Mock(log=log))
+    log.exception.assert_called_once()
 
 
 def test_the_web_server_is_there_between_its_workers(place: Path) -> None:
