@@ -20,7 +20,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django_htmx.http import HttpResponseClientRedirect
 
 from separations import accounts as account_services
-from separations import sentences, sharing
+from separations import jobs, sentences, sharing
 from separations.clients import client
 from separations.models import Job, Owner
 from separations.share_tokens import PATTERN, ShareToken
@@ -126,6 +126,11 @@ class Grant:
     may_change: bool = False
     may_share: bool = False
 
+    @property
+    def by(self) -> str:
+        """As whom they change it, for its timeline."""
+        return jobs.OWNER if self.may_share else jobs.STAFF
+
 
 def visible_jobs(request: HttpRequest) -> "JobQuerySet":
     return Job.objects.visible_to(owner_of(request)).select_related("upload")
@@ -148,10 +153,10 @@ def song_or_404(request: HttpRequest, key: SongKey, fields: tuple[str, ...] = ()
     changes = request.method not in SAFE
     owner = owner_of(request)
     sees_all = _staff_may(request, "delete_job" if changes else "view_job")
-    jobs = Job.objects.all() if sees_all else Job.objects.visible_to(owner)
-    jobs = jobs.only(*fields, "user", "visitor") if fields else jobs.select_related("upload")
+    songs = Job.objects.all() if sees_all else Job.objects.visible_to(owner)
+    songs = songs.only(*fields, "user", "visitor") if fields else songs.select_related("upload")
     try:
-        job = jobs.get(pk=key)
+        job = songs.get(pk=key)
     except Job.DoesNotExist:
         raise Http404 from None
     own = job.belongs_to(owner)
@@ -169,6 +174,11 @@ def own_job_or_404(request: HttpRequest, job_id: uuid.UUID) -> Job:
     if not grant.may_share:
         raise Http404
     return grant.job
+
+
+def counted_owner(request: HttpRequest, grant: Grant) -> Owner | None:
+    """On whose account it is to run a song again: nobody's where the site's staff ask."""
+    return owner_of(request) if grant.may_share else None
 
 
 def _staff_may(request: HttpRequest, permission: str) -> bool:

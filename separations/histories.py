@@ -43,25 +43,20 @@ def visitor_tag(visitor: str) -> str:
 # Times
 
 
-def _started(job: Job) -> datetime | None:
-    """When the run began that the job is in or ended with."""
-    if job.state == Job.State.QUEUED or job.started_at is None:
-        return None
-    return job.started_at if job.started_at >= job.queued_at else None  # one before a retry
-
-
 def waited(job: Job, now: datetime | None = None) -> float:
-    """Seconds from the queue to the start; up to now, or to the end, where there was none."""
-    until = _started(job) or job.finished_at or now or timezone.now()
+    """Seconds from the queue to the start; up to now, or to the end, where there was none.
+
+    0 for a job that came into a run which began before it was sent.
+    """
+    until = job.started_at or job.finished_at or now or timezone.now()
     return max(0.0, (until - job.queued_at).total_seconds())
 
 
 def took(job: Job, now: datetime | None = None) -> float | None:
     """Seconds that the run took so far or in all; None where nothing was run for this job."""
-    started = _started(job)
-    if started is None or job.cached:
+    if job.started_at is None or job.cached:
         return None
-    return ((job.finished_at or now or timezone.now()) - started).total_seconds()
+    return ((job.finished_at or now or timezone.now()) - job.started_at).total_seconds()
 
 
 def speed(job: Job) -> float | None:

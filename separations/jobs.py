@@ -33,6 +33,7 @@ QUEUED_AFRESH: dict[str, object] = {
     "progress": 0.0,
     "remaining": None,
     "lease": None,
+    "started_at": None,
 }
 
 

@@ -95,7 +95,7 @@ def _home(
         "form": form,
         "errors": errors,
         "songs": songs,
-        "standstill": sentences.standstill(waiting.standstill()),
+        "standstill": _standstill(),
         "any_active": any(song.active for song in songs),
         "max_upload_mb": settings.MAX_UPLOAD_MB,
         "too_large": sentences.sentence(too_large()),
@@ -106,6 +106,10 @@ def _home(
     response = render(request, "separations/home.html", context, status=status)
     access.introduce(request, response)
     return response
+
+
+def _standstill() -> str:
+    return sentences.standstill(waiting.standstill())
 
 
 def _take_songs(request: SiteRequest) -> HttpResponse:
@@ -219,11 +223,12 @@ def job_status(request: HttpRequest, song: SongKey) -> HttpResponse:
 @never_cache
 @require_GET
 def job_card(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """A song in the list on the home page, polling likewise."""
+    """A song in the list on the home page, polling likewise; and what holds all of them up."""
     if _is_as_seen(request, job_id):
         return HttpResponse(status=204)
     job = access.job_or_404(request, job_id)
-    return _polled(request, "separations/_card.html", {"song": job_view(job)})
+    context = {"song": job_view(job), "standstill": _standstill()}
+    return _polled(request, "separations/_card_poll.html", context)
 
 
 def _is_as_seen(request: HttpRequest, key: SongKey) -> bool:
@@ -243,16 +248,17 @@ def _polled(request: HttpRequest, template: str, context: dict[str, Any]) -> Htt
 @limited("action")
 @require_POST
 def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseRedirect:
-    jobs.cancel(access.job_or_404(request, job_id))
+    grant = access.song_or_404(request, job_id)
+    jobs.cancel(grant.job, grant.by)
     return HttpResponseRedirect(reverse("separations:job", args=[job_id]))
 
 
 @limited("action")
 @require_POST
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    job = access.job_or_404(request, job_id)
+    grant = access.song_or_404(request, job_id)
     try:
-        jobs.retry(job, access.owner_of(request))
+        jobs.retry(grant.job, access.counted_owner(request, grant))
     except Fault as fault:
         return _refuse(request, job_id, fault)
     tasks.wake()

@@ -8,11 +8,12 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
 from separations import histories, jobs, leases
 from separations.faults import Fault
 from separations.histories import visitor_tag
-from separations.models import ApiToken, Delivery, Job, ShareLink
+from separations.models import ApiToken, Delivery, Job, Owner, ShareLink
 from tests.test_jobs import ANNA, BERT, Submit, claimed, finished, submit, upload
 
 __all__ = ["submit", "upload"]  # fixtures
@@ -60,13 +61,48 @@ def test_times_are_those_of_the_run_that_counts(submit: Submit) -> None:
     assert (histories.waited(job), histories.took(job), histories.speed(job)) == (5, 2, 2)
     job.state, job.finished_at = Job.State.RUNNING, None
     assert (histories.took(job, now), histories.speed(job)) == (4, None)
-    job.state = Job.State.QUEUED  # handed back: it waits as if it had not begun
-    assert (histories.waited(job, now), histories.took(job, now)) == (9, None)
-    job.state, job.queued_at = Job.State.CANCELLED, now - timedelta(seconds=3)  # after a retry
-    job.finished_at = now
-    assert (histories.waited(job), histories.took(job)) == (3, None)
     job.state, job.cached, job.started_at = Job.State.DONE, True, now
     assert histories.took(job) is None, "nothing was run for it"
+
+
+def test_a_run_that_is_over_tells_no_times_of_the_next(submit: Submit) -> None:
+    job = submit()
+    assert leases.hand_back(claimed())
+    job.refresh_from_db()
+    later = job.queued_at + timedelta(seconds=9)
+    assert (histories.waited(job, later), histories.took(job, later)) == (9, None)
+    job = failed(job)
+    jobs.retry(job)
+    jobs.cancel(job)
+    job.refresh_from_db()
+    assert histories.took(job) is None
+    assert job.started_at is None
+
+
+def test_who_comes_into_a_run_has_its_times(submit: Submit) -> None:
+    submit()
+    run = claimed()
+    began = timezone.now() - timedelta(seconds=30)
+    Job.objects.filter(pk=run.pk).update(started_at=began)
+    heir = submit(BERT)
+    jobs.cancel(run)
+    heir.refresh_from_db()
+    assert heir.state == Job.State.RUNNING
+    now = began + timedelta(seconds=50)
+    assert (histories.waited(heir, now), histories.took(heir, now)) == (0, 50)
+
+
+def test_what_staff_do_on_a_songs_page_is_theirs(
+    submit: Submit, admin_client: Client, settings: Settings
+) -> None:
+    job = submit()
+    settings.MAX_QUEUED_JOBS = 1
+    staff = Owner("", User.objects.get(username="admin").pk)
+    submit(staff, shifts=1)
+    assert admin_client.post(f"/songs/{job.pk}/cancel").status_code == 302
+    assert admin_client.post(f"/songs/{job.pk}/retry").status_code == 302, "theirs are not counted"
+    causes = [(each.cause, each.detail.get("by")) for each in job.timeline.all()][1:]
+    assert causes == [("cancelled", jobs.STAFF), ("retried", jobs.STAFF)]
 
 
 def test_a_jobs_page_tells_its_story_in_words(submit: Submit, admin_client: Client) -> None:
@@ -192,6 +228,19 @@ def test_calls_that_were_given_up_are_sent_again(submit: Submit, admin_client: C
     assert (lost.state, lost.ended_at) == ("waiting", None)
     assert lost.next_at > then
     assert there.state == "delivered"
+
+
+def test_calls_are_not_said_to_be_sent_where_none_are(
+    submit: Submit, admin_client: Client, settings: Settings
+) -> None:
+    settings.WEBHOOKS = False
+    then = timezone.now() - timedelta(days=1)
+    lost = Delivery.objects.create(
+        job=submit(), url="https://example.org/x", body="{}", state="given_up", next_at=then
+    )
+    assert "switched off" in act(admin_client, "send_again", lost).text
+    lost.refresh_from_db()
+    assert lost.state == "given_up"
 
 
 def test_links_do_not_lead_to_hashes(submit: Submit, admin_client: Client) -> None:

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from django.contrib import admin
+from django.conf import settings
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from separations import webhooks
 from separations.admin.jobs import job_link
@@ -60,6 +61,10 @@ class DeliveryAdmin(Undeletable, QuickAdmin[Delivery]):
 
     @admin.action(description=_("Send again now"), permissions=("handle",))
     def send_again(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+        if not settings.WEBHOOKS:
+            text = gettext("Webhooks are switched off (WEBHOOKS): nothing is sent.")
+            self.message_user(request, text, messages.WARNING)
+            return
         count = webhooks.resend(chosen.order_by())
         text = ngettext(
             "%(count)d delivery is sent again.", "%(count)d deliveries are sent again.", count

@@ -154,8 +154,9 @@ def delete(request: HttpRequest, task_id: uuid.UUID) -> Any:
     tags=["Songs"],
 )
 def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
-    job = access.job_or_404(request, task_id)
-    cancelled = jobs.cancel(job)
+    grant = access.song_or_404(request, task_id)
+    job = grant.job
+    cancelled = jobs.cancel(job, grant.by)
     job.refresh_from_db()
     if not cancelled:
         raise Fault("already_over", status=status_of(job))
@@ -170,10 +171,11 @@ def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
     tags=["Songs"],
 )
 def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
-    job = access.job_or_404(request, task_id)
+    grant = access.song_or_404(request, task_id)
+    job = grant.job
     if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
         raise Fault("not_over", status=status_of(job))
-    if not jobs.retry(job, access.owner_of(request)):
+    if not jobs.retry(job, access.counted_owner(request, grant)):
         job.refresh_from_db()
         raise Fault("not_over", status=status_of(job))
     tasks.wake()
@@ -193,7 +195,8 @@ def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
 )
 def progress(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
     """Server-sent events: `data:` holds what `Progress` describes, whenever it changes; the stream
-    closes when the song ends. `Last-Event-ID` goes on where an earlier stream broke off."""
+    closes when the song ends, and after a quarter of an hour. `Last-Event-ID` goes on where an
+    earlier stream broke off."""
     return progress_stream(request, access.job_or_404(request, task_id))
 
 
