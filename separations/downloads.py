@@ -195,7 +195,7 @@ def _mix(job: Job, text: str) -> tuple[Mix, str]:
 
 def frames_of(job: Job) -> int:
     """How long a job's stems are. Raises Fault (result_gone) when it has none."""
-    if job.state != Job.State.DONE or job.is_expired or job.frames is None:
+    if not job.has_stems or job.frames is None:
         raise Fault("result_gone")
     return job.frames
 

@@ -44,7 +44,7 @@ def recording(job: Job, run: Job | None = None) -> Recording | None:
     Args:
         run: `job.run`, where that is known.
     """
-    if job.state == Job.State.DONE and not job.is_expired:
+    if job.has_stems:
         frames = job.frames or 0
         names = tuple(stem.name for stem in job.stems.all())
         folder = job.result_folder

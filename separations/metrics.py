@@ -9,7 +9,6 @@ from separations.meters import Meters, meters
 from separations.models import Job, Transition
 
 State = Job.State
-ENDED = (State.DONE, State.FAILED, State.CANCELLED)
 
 
 def note(jobs: Iterable[uuid.UUID], state: State, cause: str, detail: Mapping[str, object]) -> None:
@@ -30,7 +29,7 @@ def _count(jobs: list[uuid.UUID], state: State, cause: str, code: str) -> None:
     counted.transitions.labels(state.value, cause).inc(len(jobs))
     if code:
         counted.failures.labels(code).inc(len(jobs))
-    if state in ENDED:
+    if state in Job.ENDED:
         for job in Job.objects.filter(pk__in=jobs).select_related("upload"):
             _count_end(counted, job, state, cause)
 

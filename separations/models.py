@@ -155,6 +155,8 @@ class Job(models.Model):
         SEPARATE = "separate", _("separating")
         ENCODE = "encode", _("saving the stems")
 
+    ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     upload = models.ForeignKey(
         Upload, on_delete=models.PROTECT, related_name="jobs", verbose_name=_("upload")
@@ -276,6 +278,11 @@ class Job(models.Model):
     def is_expired(self) -> bool:
         """Done, but its stems were deleted since."""
         return self.expired_at is not None
+
+    @property
+    def has_stems(self) -> bool:
+        """The same as `JobQuerySet.served`, of a job at hand."""
+        return self.state == Job.State.DONE and not self.is_expired
 
     @property
     def run(self) -> "Job":

@@ -141,8 +141,7 @@ def job_view(job: Job, grant: Grant | None = None) -> JobView:
     """What is shown to whoever holds `grant`; without one, to the job's owner."""
     grant = grant or Grant(job, job.pk, may_change=True, may_share=True)
     way = waiting.way_of(job)
-    has_stems = job.state == Job.State.DONE and not job.is_expired
-    stems = list(job.stems.all()) if has_stems else []
+    stems = list(job.stems.all()) if job.has_stems else []
     run = way.run
     is_kept = not job.is_active and job.upload.is_kept
     return JobView(
@@ -308,7 +307,7 @@ def _remaining(job: Job) -> str:
 
 def _notes(job: Job) -> list[str]:
     notes = sentences.note_sentences(job.notes)
-    if job.state == Job.State.DONE and not job.is_expired:
+    if job.has_stems:
         gain = results.needed_gain(job)
         if gain < 1.0:
             notes.append(

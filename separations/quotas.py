@@ -9,6 +9,7 @@ from separations.faults import Fault
 from separations.models import Job, Owner, Upload
 
 DAY = 24 * 3600
+QUEUE_SECONDS = 60  # by then one of the songs that wait may be done
 
 
 def check(owner: Owner, seconds: float, job: Job) -> None:
@@ -28,7 +29,7 @@ def check(owner: Owner, seconds: float, job: Job) -> None:
 def _check_queue(owner: Owner, job: Job) -> None:
     most = settings.MAX_QUEUED_JOBS
     if most and Job.objects.of(owner).active().exclude(pk=job.pk).count() >= most:
-        raise Fault("quota_queued", most=most)
+        raise Fault("quota_queued", most=most, wait=QUEUE_SECONDS)
 
 
 def check_storage(owner: Owner) -> None:

@@ -166,10 +166,6 @@ class Slots:
             if self._held[key] <= 0:
                 del self._held[key]
 
-    @property
-    def held(self) -> int:
-        return self._held.total()
-
 
 slots = Slots()
 

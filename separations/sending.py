@@ -35,7 +35,7 @@ def send_archive(
     Raises:
         Fault: result_gone where there are none.
     """
-    if job.state != Job.State.DONE or job.is_expired:
+    if not job.has_stems:
         raise Fault("result_gone")
     results.use(job)
     stream = downloads.archive(job, format, bit_rate, span, whole=_is_old(request))

@@ -10,7 +10,6 @@ from separations import metrics, webhooks
 from separations.models import Job, Transition
 
 Cause = Transition.Cause
-ENDED = (Job.State.DONE, Job.State.FAILED, Job.State.CANCELLED)
 
 
 def note(jobs: Iterable[uuid.UUID], state: Job.State, cause: Cause, **detail: object) -> None:
@@ -20,5 +19,5 @@ def note(jobs: Iterable[uuid.UUID], state: Job.State, cause: Cause, **detail: ob
         Transition(job_id=key, state=state, cause=cause, detail=detail) for key in keys
     )
     metrics.note(keys, state, cause, detail)
-    if state in ENDED:
+    if state in Job.ENDED:
         webhooks.announce(keys)

@@ -35,7 +35,7 @@ def limit(site_settings: Settings) -> Callable[..., None]:
 @pytest.fixture(autouse=True)
 def no_slot_is_kept() -> Iterator[None]:
     yield
-    assert rate_limits.slots.held == 0
+    assert rate_limits.slots._held.total() == 0
 
 
 def withdrawal(count: int = 2, seconds: int = 60, who: str = "x") -> buckets.Withdrawal:
