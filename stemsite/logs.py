@@ -87,7 +87,7 @@ class Lines(logging.Formatter):
             return "A request was refused: it is no HTTP"
         if record.name in ("django.request", "gunicorn.error"):
             # Paths hold ids of songs and the secrets of shared links; the pattern tells enough.
-            return _with(record, lambda arg: _route(record) if str(arg).startswith("/") else arg)
+            return _with(record, lambda arg: _route(record) if _is_place(str(arg)) else arg)
         return record.getMessage()
 
     def _more(self, record: logging.LogRecord) -> list[str]:
@@ -156,6 +156,11 @@ def _with(record: logging.LogRecord, change: Any) -> str:
     if args:
         return str(record.msg) % {name: change(arg) for name, arg in args.items()}
     return str(record.msg)
+
+
+def _is_place(text: str) -> bool:
+    """Whether a text is a path, or a whole address, as the first line of a request may name it."""
+    return text.startswith("/") or "://" in text
 
 
 def _route(record: logging.LogRecord) -> str:

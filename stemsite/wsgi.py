@@ -1,11 +1,33 @@
 """What gunicorn serves."""
 
 import os
+from typing import Any
 
-from django.core.wsgi import get_wsgi_application
+import django
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.utils.http import parse_header_parameters
 
 from stemsite import sentry
 
+
+class Request(WSGIRequest):
+    """A request in UTF-8, as the site's forms send it, whatever its header says.
+
+    Django takes any codec of Python's by name, also such as are for other things than text, and
+    reads the query with it before any of the site's code could say what is wrong.
+    """
+
+    def _set_content_type_params(self, meta: dict[str, Any]) -> None:
+        found = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
+        self.content_type, self.content_params = found
+        self.content_params.pop("charset", None)
+
+
+class Handler(WSGIHandler):
+    request_class = Request
+
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stemsite.settings")
-application = get_wsgi_application()
+django.setup(set_prefix=False)
+application = Handler()
 sentry.start()

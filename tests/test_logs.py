@@ -119,8 +119,9 @@ def test_other_peoples_messages_are_stripped_of_what_was_sent() -> None:
         assert logged == f"ERROR {name} A request was refused: {type(exception).__name__}"
     logged = line("gunicorn.error", "Invalid request from ip=x: 'GET /bob'")
     assert logged == "ERROR gunicorn.error A request was refused: it is no HTTP"
-    logged = line("gunicorn.error", "Error handling request %s", "/s/secret")
-    assert logged == "ERROR gunicorn.error Error handling request [hidden]"
+    for place in ("/s/secret", "http://x/s/secret?name=bob", "HTTP://x"):
+        logged = line("gunicorn.error", "Error handling request %s", place)
+        assert logged == "ERROR gunicorn.error Error handling request [hidden]"
 
 
 # Which request and which job

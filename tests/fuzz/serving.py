@@ -150,7 +150,9 @@ def lie(server: Server, song: bytes, incoming: Path, tally: Tally) -> None:
     body = form("song.wav", song)
     head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
     head += f"Cookie: {server.cookie}\r\nX-CSRFToken: {server.token}\r\n"
-    head += f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+    unsaid = head
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+    head += f"{kind}\r\n"
     large = b"x" * 3_000_000
     cut = form("song.wav", large)[: 2 << 20]
     chunked = head + "Transfer-Encoding: chunked\r\n\r\n"
@@ -166,6 +168,9 @@ def lie(server: Server, song: bytes, incoming: Path, tally: Tally) -> None:
         "chunks that are none": (chunked, b"zz\r\n" + body),
         "a huge chunk": (chunked, b"f" * 40 + b"\r\n" + body),
     }
+    for codec in ("zlib", "undefined", "punycode", "unicode_escape", "utf-16", "rot13"):
+        start = f"{unsaid}{kind}; charset={codec}\r\nContent-Length: {len(body)}\r\n\r\n"
+        lies[f"text in {codec}"] = (start, body)
     for name, (start, content) in lies.items():
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
             answer = b""

@@ -1,0 +1,59 @@
+"""What the web server hands on, as it hands it on: before any of Django's own looks at it."""
+
+import resource
+import subprocess
+import sys
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from stemsite import wsgi
+from tests.sounds import ROOT
+
+CODECS = ("zlib", "undefined", "punycode", "unicode_escape", "utf-16", "utf-8", "rot13")
+
+
+def environ(address: str, content_type: str) -> dict[str, Any]:
+    path, _, query = address.partition("?")
+    found: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query, "CONTENT_TYPE": content_type}
+    setup_testing_defaults(found)
+    return found
+
+
+def status_of(found: dict[str, Any]) -> int:
+    """What the site answers with: as `application` itself, but for the signals to the database."""
+    request = wsgi.application.request_class(found)
+    return wsgi.application.get_response(request).status_code
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("written", ["charset={}", 'CHARSET="{}"', "charset*=utf-8''{}"])
+def test_nobody_chooses_how_a_request_is_read(codec: str, written: str) -> None:
+    kind = f"text/plain; {written.format(codec)}"
+    assert status_of(environ("/healthz?a=1", kind)) == 200
+    request = wsgi.Request(environ("/?name=%5cud800%c3%a9", kind))
+    assert request.GET["name"] == "\\ud800é"
+
+
+def test_more_fields_than_there_can_be_do_not_end_a_request_before_it_begins() -> None:
+    query = "&".join(f"a{number}=" for number in range(2000))
+    kind = "text/plain; charset=utf-8"
+    assert status_of(environ(f"/healthz?{query}", kind)) == 200
+
+
+def test_the_web_server_may_open_more_files_than_usual() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, {})); "
+        "from stemsite import web_server; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    for highest, wanted in ((hard, 4096), (300, 300)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(highest)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [str(wanted), str(highest)]
