@@ -76,7 +76,7 @@ def parse(url: str) -> Target:
         raise BadAddress("scheme")
     if "@" in parts.netloc:
         raise BadAddress("user")
-    host = parts.hostname or ""
+    host = (parts.hostname or "").removesuffix(".")  # which names the same one
     if not _is_host(host):
         raise BadAddress("host")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

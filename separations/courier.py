@@ -38,18 +38,20 @@ LOOK_SECONDS = 2.0
 GRACE_SECONDS = 3.0  # for calls that are under way when the consumer stops
 AT_ONCE = 8
 AT_ONCE_TO_ONE = 2  # host, and of one owner
+AT_ONCE_OF_VISITORS = 4  # of all together: without an account, anybody is as many as they like
 
 
 Sharer = tuple[str, str]  # the field that tells them, and its value
+VISITORS: Sharer = ("job__visitor", "")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A delivery under way. attempt: its number. sharers: the host and the owner it counts for."""
+    """A delivery under way. attempt: its number. sharers: whose shares it counts for."""
 
     delivery: uuid.UUID
     attempt: int
-    sharers: tuple[Sharer, Sharer]
+    sharers: tuple[Sharer, ...]
 
 
 Outcome = Answer | CallFailed
@@ -121,7 +123,7 @@ class Courier:
             due = Delivery.objects.due().select_related("job")
             # However many calls of theirs are due, they stand before nobody else's.
             for sharer, calls in held.items():
-                if calls >= AT_ONCE_TO_ONE:
+                if calls >= (AT_ONCE_OF_VISITORS if sharer == VISITORS else AT_ONCE_TO_ONE):
                     due = due.exclude(_of(sharer))
             delivery = due.first()
             if delivery is None:
@@ -129,7 +131,7 @@ class Courier:
             if claim(delivery):  # else another consumer was first
                 self._start(delivery, _sharers(delivery))
 
-    def _start(self, delivery: Delivery, sharers: tuple[Sharer, Sharer]) -> None:
+    def _start(self, delivery: Delivery, sharers: tuple[Sharer, ...]) -> None:
         call = Call(delivery.pk, delivery.attempts, sharers)
         body = delivery.body.encode()
         headers = webhooks.headers_of(delivery, round(time.time()))
@@ -213,14 +215,16 @@ def _held(call: Call) -> DeliveryQuerySet:
     return Delivery.objects.filter(pk=call.delivery, state=State.WAITING, attempts=call.attempt)
 
 
-def _sharers(delivery: Delivery) -> tuple[Sharer, Sharer]:
-    """Whose share of the calls a delivery counts for: its host's and its owner's."""
+def _sharers(delivery: Delivery) -> tuple[Sharer, ...]:
+    """Whose share of the calls a delivery counts for: its host's, its owner's, the visitors'."""
     job = delivery.job
-    owner = ("job__user", str(job.user_id)) if job.user_id else ("job__visitor", job.visitor)
-    return ("host", delivery.host), owner
+    host = ("host", delivery.host)
+    if job.user_id:
+        return host, ("job__user", str(job.user_id))
+    return host, ("job__visitor", job.visitor), VISITORS
 
 
 def _of(sharer: Sharer) -> Q:
     field, value = sharer
     nobodys = Q(job__user=None) if field == "job__visitor" else Q()
-    return nobodys & Q(**{field: value})
+    return nobodys if sharer == VISITORS else nobodys & Q(**{field: value})

@@ -101,7 +101,7 @@ def _retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
         return float(text)
     try:
         date = parsedate_to_datetime(text)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError, TypeError):
         return None
     if date.tzinfo is None:
         return None

@@ -19,7 +19,7 @@ from django.utils import timezone, translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from standardwebhooks import Webhook
 
-from separations import accounts, courier, jobs, leases, outgoing, sentences, webhooks
+from separations import accounts, addresses, courier, jobs, leases, outgoing, sentences, webhooks
 from separations.addresses import Target, is_public, literal
 from separations.courier import Courier
 from separations.faults import Fault
@@ -592,6 +592,8 @@ def test_the_receivers_wish_to_wait_is_heard_within_reason(
         ("-5", 0.0),
         ("soon", 0.0),
         ("9" * 400, 0.0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", 0.0),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
     ):
         receiver.reactions = [receiver.says(503, Retry_After=wish)]
         delivery = ended()
@@ -599,6 +601,28 @@ def test_the_receivers_wish_to_wait_is_heard_within_reason(
         wait = (delivery.next_at - timezone.now()).total_seconds()
         assert wait == pytest.approx(seconds, abs=6), wish
         delivery.delete()
+
+
+def test_visitors_hold_up_nobody_who_has_an_account(
+    ended: Callable[..., Delivery], receiver: Receiver
+) -> None:
+    """Each of them can be as many visitors as they like, with as many names for a receiver."""
+    receiver.reactions = [receiver.hangs] * 8
+    calls = [ended(Owner(f"{number:032}")) for number in range(6)]
+    for number, delivery in enumerate(calls):
+        Delivery.objects.filter(pk=delivery.pk).update(host=f"a{number}.example.org")
+    last = ended(Owner("", User.objects.create_user("anna").pk))
+    at_work = Courier()
+    at_work.look()
+    called = {delivery.pk for delivery in Delivery.objects.filter(attempts=1)}
+    assert len(called) == courier.AT_ONCE_OF_VISITORS + 1
+    assert last.pk in called
+    at_work.stop()
+    at_work.give_back()
+
+
+def test_a_dot_at_its_end_makes_a_host_no_other() -> None:
+    assert addresses.parse("https://example.org./a").host == "example.org"
 
 
 def test_the_attempts_lie_further_and_further_apart() -> None:
