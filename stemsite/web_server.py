@@ -1,5 +1,6 @@
 """gunicorn's settings: `gunicorn stemsite.wsgi -c python:stemsite.web_server`."""
 
+import resource
 from typing import Any
 
 from separations.metric_files import Place
@@ -14,6 +15,22 @@ sendfile = False
 loglevel = "warning"
 logconfig_dict = LOGGING  # its master process logs like everybody else
 control_socket_disable = True
+# Django alone says who is trusted to tell of https, and of nothing else (TRUSTED_PROXIES).
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+worker_connections = 500
+OPEN_FILES = 4096  # of a worker: its connections, those that linger, the database's, songs
+
+
+def _allow_files() -> None:
+    """The usual 1024 are fewer than many clients can open, and a worker without any ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+_allow_files()
 
 
 def on_starting(server: Any) -> None:

@@ -110,9 +110,21 @@ def test_the_readmes_python_lines_do_what_they_say(site: Site, songs: Path, tmp_
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "completed 100 None None None"
+    assert done.stdout.splitlines()[-1] == "completed 100 None None"
     for name in ("vocals", "instrumental"):
         assert (tmp_path / f"{name}.flac").read_bytes().startswith(b"fLaC")
+
+
+def test_only_a_trusted_proxy_tells_of_https(site: Site, songs: Path) -> None:
+    song = sounds.wav(songs / "p.wav", sounds.music(1.0, seed=23))
+    with song.open("rb") as file:
+        answer = requests.post(
+            f"{site.url}/api/separate",
+            files={"file": file},
+            headers={"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on"},
+            timeout=30,
+        )
+    assert answer.json()["links"]["self"].startswith("http://")
 
 
 # Events
