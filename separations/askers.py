@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 from django.utils.crypto import salted_hmac
 from django.utils.deprecation import MiddlewareMixin
 
-from separations import problems, tokens
+from separations import problems, rate_limits, tokens
 from separations.clients import client
 from separations.faults import Fault
 from separations.intake import Once
@@ -34,8 +34,18 @@ class Askers(MiddlewareMixin):
         try:
             request.asker = _asker(request, text.strip())  # type: ignore[attr-defined]
         except Fault as fault:
-            return problems.response(fault)
+            return problems.response(_counted(request, fault))
         return None
+
+
+def _counted(request: HttpRequest, fault: Fault) -> Fault:
+    """What to answer to a token that is none, which is counted as all that programs ask for."""
+    request.user = AnonymousUser()
+    try:
+        rate_limits.take("api", request)
+    except Fault as refused:
+        return refused
+    return fault
 
 
 def _asker(request: HttpRequest, text: str) -> Owner:

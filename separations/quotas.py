@@ -22,8 +22,8 @@ def check(owner: Owner, seconds: float, job: Job) -> None:
     Raises:
         Fault: quota_queued or quota_minutes.
     """
+    _count_minutes(owner, seconds)  # first: PostgreSQL lets one request of an owner in at a time
     _check_queue(owner, job)
-    _count_minutes(owner, seconds)
 
 
 def _check_queue(owner: Owner, job: Job) -> None:

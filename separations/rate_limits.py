@@ -226,7 +226,7 @@ class Limits:
         return refusal(request, fault) if (fault := overloaded(exception)) else None
 
 
-def overloaded(error: Exception) -> Fault | None:
+def overloaded(error: BaseException) -> Fault | None:
     """What to tell when the database had no room for a request: others write, or it restarts."""
     if not isinstance(error, OperationalError):
         return None

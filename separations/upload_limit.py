@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import shutil
 from pathlib import PurePath
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from django.core.files.uploadhandler import (
 from django.http import HttpRequest, QueryDict
 from django.utils.datastructures import MultiValueDict
 
+from separations import problems, rate_limits
 from separations.faults import Fault, storage_fault
 
 FIELD = "file"  # the one field of the site that takes files
@@ -24,9 +26,11 @@ FORM_BYTES = 1_000_000  # of a form, beside its files
 class SizeLimit(FileUploadHandler):
     """Keeps files of at most MAX_UPLOAD_MB; a larger one goes to `refused`.
 
-    So do files of a kind that is not taken, and those beyond MOST_FILES: none of them sees the
-    disk. The rest of an oversized body is read and dropped, because a browser shows an answer only
-    once it has sent everything; but not without end.
+    So do files of a kind that is not taken, those beyond MOST_FILES, and those that would take the
+    last MIN_FREE_DISK_MB, which running jobs need. Of a program there is one, and each of a form is
+    counted as it begins: none of the others sees the disk. The rest of an oversized body is read
+    and dropped, because a browser shows an answer only once it has sent everything; but not without
+    end.
     """
 
     chunk_size = 1 << 20
@@ -35,8 +39,10 @@ class SizeLimit(FileUploadHandler):
     def handle_raw_input(
         self, input_data: object, META: object, content_length: int, *args: object
     ) -> tuple[QueryDict, MultiValueDict[str, "UploadedFile[bytes]"]] | None:
-        """Of a body that is too large even for MOST_FILES, nothing is read at all."""
-        if content_length <= MOST_FILES * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES:
+        """Of a body that is too large even for all files there may be, nothing is read at all."""
+        assert self.request is not None  # noqa: S101 - for the type checker
+        self._most = 1 if problems.is_for_programs(self.request) else MOST_FILES
+        if content_length <= self._most * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES:
             return None
         _refuse(self, too_large())
         return QueryDict(), MultiValueDict()
@@ -47,22 +53,34 @@ class SizeLimit(FileUploadHandler):
         if self.field_name != FIELD:
             raise SkipFile
         self._files += 1
-        if self._files > MOST_FILES:
-            if self._files == MOST_FILES + 1:
-                _refuse(self, Fault("too_many_files", most=MOST_FILES))
-            raise SkipFile
+        if self._files > self._most + 1:
+            raise SkipFile  # that is said already
         try:
+            self._check_number()
             check_extension(self.file_name or "")
+            _check_room()
         except Fault as fault:
             _refuse(self, fault)
             raise SkipFile from fault
 
+    def _check_number(self) -> None:
+        if self._files > self._most:
+            alone = self._most == 1
+            raise Fault("one_file") if alone else Fault("too_many_files", most=self._most)
+        if self._files > 1:  # the first was counted before anything was read
+            assert self.request is not None  # noqa: S101 - for the type checker
+            rate_limits.take("upload", self.request)
+
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
         self._received += len(raw_data)
-        if self._received <= settings.MAX_UPLOAD_MB * 1_000_000:
-            return raw_data
-        _refuse(self, too_large())
-        raise SkipFile
+        try:
+            if self._received > settings.MAX_UPLOAD_MB * 1_000_000:
+                raise too_large()
+            _check_room()
+        except Fault as fault:
+            _refuse(self, fault)
+            raise SkipFile from fault
+        return raw_data
 
     def file_complete(self, file_size: int) -> "UploadedFile[bytes] | None":
         return None
@@ -107,6 +125,13 @@ class DiskFile(TemporaryFileUploadHandler):
         with contextlib.suppress(OSError):
             self.file.close()  # deletes it, though what is left to write does not fit either
         del self.file
+
+
+def _check_room() -> None:
+    """Raises Fault (disk_full) where only what running jobs need is left."""
+    free = shutil.disk_usage(settings.FILE_UPLOAD_TEMP_DIR).free
+    if free < settings.MIN_FREE_DISK_MB * 1_000_000:
+        raise Fault("disk_full")
 
 
 def check_extension(name: str) -> None:

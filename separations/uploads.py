@@ -18,8 +18,11 @@ from separations.upload_limit import check_extension
 logger = logging.getLogger(__name__)
 
 
-def accept(file: TemporaryUploadedFile) -> Upload:
+def accept(file: TemporaryUploadedFile, client: str = "") -> Upload:
     """Keep an uploaded song: its temporary file becomes ours.
+
+    Args:
+        client: where it came from, to be given no more than a share of the decoders.
 
     Raises:
         Fault: whatever is wrong with the file; nothing is kept then.
@@ -29,7 +32,7 @@ def accept(file: TemporaryUploadedFile) -> Upload:
     if not file.size:
         raise Fault("empty")
     digest = getattr(file, "sha256", "")  # see `separations.upload_limit`
-    return _keep(name, Path(file.temporary_file_path()).replace, digest)
+    return _keep(name, Path(file.temporary_file_path()).replace, digest, client)
 
 
 def accept_path(source: Path, name: str) -> Upload:
@@ -41,7 +44,7 @@ def accept_path(source: Path, name: str) -> Upload:
     return _keep(name, lambda target: shutil.copyfile(source, target))
 
 
-def _keep(name: str, put: Callable[[Path], object], digest: str = "") -> Upload:
+def _keep(name: str, put: Callable[[Path], object], digest: str = "", client: str = "") -> Upload:
     """Have `put` bring the song to its place, then read it.
 
     Args:
@@ -51,7 +54,7 @@ def _keep(name: str, put: Callable[[Path], object], digest: str = "") -> Upload:
     target = settings.UPLOAD_DIR / upload_id.hex
     try:
         put(target)
-        return _record(upload_id, name, target, digest or _digest_of(target))
+        return _record(upload_id, name, target, digest or _digest_of(target), client)
     except OSError as error:
         target.unlink(missing_ok=True)
         logger.exception("An upload could not be kept")
@@ -66,8 +69,8 @@ def _digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record(upload_id: uuid.UUID, name: str, path: Path, digest: str) -> Upload:
-    upload = _known(digest, name) or _probed(path, name)
+def _record(upload_id: uuid.UUID, name: str, path: Path, digest: str, client: str) -> Upload:
+    upload = _known(digest, name) or _probed(path, name, client)
     upload.id = upload_id
     upload.file_name = PurePath(name).name[-255:]
     upload.file_sha256 = digest
@@ -86,8 +89,8 @@ def _known(digest: str, name: str) -> Upload | None:
     return earlier
 
 
-def _probed(path: Path, name: str) -> Upload:
-    info = probe_isolated(path, settings.MAX_DURATION_SECONDS)
+def _probed(path: Path, name: str, client: str) -> Upload:
+    info = probe_isolated(path, settings.MAX_DURATION_SECONDS, client)
     return Upload(
         title=info.title or _title_from(name),
         artist=info.artist,

@@ -1,5 +1,6 @@
 """Pages and partials: read the request, call a service, render."""
 
+import sys
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -48,6 +49,7 @@ from separations import (
 )
 from separations.access import Grant, SongKey
 from separations.audio.formats import FORMATS, Format
+from separations.clients import client
 from separations.faults import Fault
 from separations.forms import SeparationForm
 from separations.models import Job, Upload
@@ -121,11 +123,9 @@ def _take_songs(request: SiteRequest) -> HttpResponse:
     turned_away = refused(request)
     if not files and not turned_away:
         turned_away.append(("", Fault("no_file")))
-    for number, file in enumerate(files):
+    for file in files:
         try:
-            if number:
-                rate_limits.take("upload", request)  # the first was counted before it was read
-            made.append(_queue(request, form, partial(uploads.accept, file)))
+            made.append(_queue(request, form, partial(uploads.accept, file, client(request))))
         except Fault as fault:
             turned_away.append((file.name or "", fault))
     errors = [(name, sentences.sentence(fault)) for name, fault in turned_away]
@@ -258,6 +258,8 @@ def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseRedirect:
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     grant = access.song_or_404(request, job_id)
     try:
+        if grant.job.webhook_url:  # called once more when it ends: as many calls as songs
+            rate_limits.take("upload", request)
         jobs.retry(grant.job, access.counted_owner(request, grant))
     except Fault as fault:
         return _refuse(request, job_id, fault)
@@ -488,6 +490,12 @@ def _turned_away(request: HttpRequest, fault: Fault) -> HttpResponse:
 
 def broken(request: HttpRequest) -> HttpResponse:
     """Rendered without the database or the session: either may be what is broken."""
+    # Where a view could not be reached, `rate_limits.Limits` never heard of it.
+    error = sys.exc_info()[1]
+    fault = (rate_limits.overloaded(error) if error else None) or Fault("broken")
     if problems.is_for_programs(request):
-        return problems.response(Fault("broken"))
-    return render(None, "separations/broken.html", status=500)
+        return problems.response(fault)
+    response = render(None, "separations/broken.html", status=sentences.status(fault))
+    if wait := fault.params.get("wait"):
+        response.headers["Retry-After"] = str(wait)
+    return response

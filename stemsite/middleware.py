@@ -1,7 +1,10 @@
-"""Response headers for everything the site sends. Django 5.2 has no policies of its own."""
+"""Response headers for everything the site sends (Django 5.2 has no policies of its own), and what
+a request may not bring in."""
 
+import re
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 # What a page may do: use this site's own files, and nothing else. No inline script or style
@@ -68,5 +71,22 @@ def protective_headers(
         if response.status_code != 304:
             headers.setdefault("Cache-Control", "private, no-store")
         return response
+
+    return middleware
+
+
+SESSION_KEY = re.compile(r"[a-z0-9]{32}")  # as Django makes them
+
+
+def well_formed_sessions(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Drop a cookie that is no session's key: PostgreSQL takes no NUL in what it is asked."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        name = settings.SESSION_COOKIE_NAME
+        if name in request.COOKIES and not SESSION_KEY.fullmatch(request.COOKIES[name]):
+            del request.COOKIES[name]
+        return get_response(request)
 
     return middleware

@@ -111,6 +111,20 @@ def test_the_next_song_to_run_is_the_first_in_the_queue(program: Client, song: b
     assert places == [1, 2], "whatever runs now waits no more"
 
 
+@pytest.mark.parametrize(("url", "third"), [("https://example.org/x", 429), ("", 202)])
+def test_whoever_has_a_call_made_again_and_again_is_counted_as_with_songs(
+    program: Client, song: bytes, settings: Settings, url: str, third: int
+) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (2, 3600)}
+    more = {"webhook_url": url} if url else {}
+    at = f"/api/separate/{send(program, song, **more).json()['task_id']}"
+    answers = []
+    for _ in range(2):
+        program.post(f"{at}/cancel")
+        answers.append(program.post(f"{at}/retry").status_code)
+    assert answers == [202, third]
+
+
 def test_downloads_know_ranges_formats_and_what_the_reader_has(
     program: Client, song: bytes
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 from django.conf import settings as site
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
 from pytest_django import Settings
 
@@ -18,6 +19,7 @@ from separations import access
 from separations.api.urls import KINDS
 from separations.models import Owner
 from separations.upload_limit import MOST_FILES
+from stemsite.middleware import well_formed_sessions
 from tests.test_jobs import Submit, finished, submit, upload  # noqa: F401 - fixtures
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
@@ -231,6 +233,29 @@ def test_a_host_that_is_not_ours_gets_a_plain_refusal(browser: Client) -> None:
     response = browser.get("/", headers={"X-Forwarded-Host": "evil.example.org"})
     assert response.status_code == 200
     assert b"evil" not in response.content
+
+
+@pytest.mark.parametrize(
+    ("cookie", "kept"),
+    [
+        ('"\\000\\000aaaaaaaa"', False),  # NULs, as Django reads it
+        ("A" * 32, False),
+        ("a" * 33, False),
+        ("a1" * 16, True),
+    ],
+)
+def test_what_is_no_sessions_key_is_looked_up_nowhere(cookie: str, kept: bool) -> None:
+    seen: list[bool] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.append(site.SESSION_COOKIE_NAME in request.COOKIES)
+        return HttpResponse()
+
+    name = site.SESSION_COOKIE_NAME
+    request = RequestFactory().get("/", headers={"Cookie": f"a=b; {name}={cookie}"})
+    assert name in request.COOKIES
+    well_formed_sessions(view)(request)
+    assert seen == [kept]
 
 
 def test_other_methods_are_refused(browser: Client, job: str) -> None:

@@ -187,6 +187,36 @@ def test_whom_the_database_has_no_room_for_comes_again(
     assert answer.headers.get("Retry-After") == ("10" if status == 503 else None)
 
 
+@pytest.mark.parametrize("place", ["/", "/api/jobs", "/api/separate"])
+@pytest.mark.parametrize("broken", ["separations.buckets.take", "separations.tokens.find"])
+def test_nor_does_it_break_before_a_view_is_reached(
+    visitor: Client,
+    limit: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    broken: str,
+) -> None:
+    def locked(*_given: object, **_named: object) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(broken, locked)
+    visitor.raise_request_exception = False
+    token = {"Authorization": "Bearer stemsite_" + "a" * 43} if "tokens" in broken else {}
+    ask = visitor.get if place == "/api/jobs" else visitor.post
+    answer = ask(place, headers=token)
+    expected = 400 if place == "/" and token else 503
+    assert answer.status_code == expected
+    if expected == 503:
+        assert answer.headers["Retry-After"] == "10"
+
+
+def test_whoever_guesses_tokens_is_counted(visitor: Client, limit: Callable[..., None]) -> None:
+    limit(api=(2, 60))
+    guess = {"Authorization": "Bearer stemsite_" + "a" * 43}
+    answers = [visitor.get("/api/jobs", headers=guess).status_code for _ in range(3)]
+    assert answers == [401, 401, 429]
+
+
 @pytest.mark.parametrize("place", ["/about", "/demo", "/i18n/setlang/", "/no/such/page"])
 def test_no_other_address_takes_files(visitor: Client, place: str) -> None:
     """All of a body is on the disk before a view is asked what it thinks of it."""

@@ -5,6 +5,9 @@ import logging
 import os
 import socket
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +269,35 @@ def test_samples_that_cannot_be_are_an_unreadable_file(
     with pytest.raises(Fault) as caught, open_song(song, 1.5) as opened:
         list(opened.blocks())
     assert caught.value.code == "unreadable"
+
+
+def test_no_client_has_all_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "PATIENCE_SECONDS", 0.01)
+    decoders = isolated.Decoders(4)
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(decoders.one("greedy"))
+        with pytest.raises(Fault, match="busy"):
+            held.enter_context(decoders.one("greedy"))
+        held.enter_context(decoders.one("other"))
+        held.enter_context(decoders.one(""))
+        with pytest.raises(Fault, match="busy"):
+            held.enter_context(decoders.one("third"))
+    monkeypatch.setattr(isolated, "PATIENCE_SECONDS", 10.0)
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with decoders.one("greedy"), decoders.one("greedy"):
+            told = pool.submit(_waited_for, decoders, waiting)
+            assert waiting.wait(10)
+        assert told.result(10)
+    with isolated.Decoders(1).one("alone"):
+        pass  # where there is one, anybody has it
+
+
+def _waited_for(decoders: isolated.Decoders, waiting: threading.Event) -> bool:
+    waiting.set()
+    with decoders.one("greedy"):
+        return True
 
 
 def test_what_a_decoder_complains_of_is_logged_on_one_line(

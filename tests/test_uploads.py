@@ -1,10 +1,12 @@
 """What of an upload reaches the disk, and what of it stays."""
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -12,6 +14,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from separations import upload_limit, uploads
+from separations.faults import Fault
 from separations.models import Upload
 from tests import sounds
 
@@ -77,6 +80,56 @@ def test_a_body_that_no_form_can_have_is_not_read(
     assert answer.status_code == 413
     assert "b.wav" not in answer.content.decode(), "it was not looked at"
     assert written == []
+
+
+def test_what_running_jobs_need_of_the_disk_is_left_to_them(
+    visitor: Client,
+    site_settings: Settings,
+    written: list[str],
+    kept_files: Callable[[], list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site_settings.MIN_FREE_DISK_MB = 1000
+    free = [10**9 - 1]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Mock(free=free.pop() if free else 0))
+    answer = visitor.post("/", {"file": files("a.wav"), **CHOICE})
+    assert answer.status_code == 507
+    assert written == []
+    free += [10**9 - 1, 10**9, 10**9]  # the last is for the beginning
+    answer = visitor.post("/", {"file": files("a.wav", content=bytes(3_000_000)), **CHOICE})
+    assert answer.status_code == 507
+    assert len(written) == 1
+    assert kept_files() == []
+
+
+def test_each_file_of_a_form_is_counted_as_it_begins(
+    visitor: Client, site_settings: Settings, written: list[str]
+) -> None:
+    site_settings.RATE_LIMITS = {**site_settings.RATE_LIMITS, "upload": (2, 3600)}
+    answer = visitor.post("/", {"file": files(*(f"{n}.wav" for n in range(5))), **CHOICE})
+    assert "Too many" in answer.content.decode() or answer.status_code in (415, 422, 429)
+    assert len(written) == 2
+
+
+def test_of_a_program_one_file_sees_the_disk(visitor: Client, written: list[str]) -> None:
+    answer = visitor.post("/api/separate", {"file": files("a.wav", "b.wav", "c.wav")})
+    assert (answer.status_code, answer.json()["code"]) == (422, "one_file")
+    assert len(written) == 1
+
+
+def test_it_is_known_whose_song_is_read(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody has all decoders."""
+    heard: list[str] = []
+
+    def probe(_path: Path, _seconds: float, client: str) -> None:
+        heard.append(client)
+        raise Fault("not_audio")
+
+    monkeypatch.setattr(uploads, "probe_isolated", probe)
+    for place in ("/", "/api/separate"):
+        visitor.post(place, {"file": files("a.wav")}, REMOTE_ADDR="192.0.2.7")
+    assert len(heard) == 2
+    assert heard[0] == heard[1] != ""
 
 
 def test_the_hash_is_taken_as_the_file_comes(

@@ -21,6 +21,7 @@ from separations import (
     downloads,
     intake,
     jobs,
+    rate_limits,
     sending,
     tasks,
     uploads,
@@ -89,7 +90,7 @@ def separate(
         digest = getattr(song, "sha256", "")
         once = intake.Once.of(owner, key, digest, options.as_dict(), asked.webhook_url)
     job = intake.take_in(
-        partial(uploads.accept, song),
+        partial(uploads.accept, song, owner.client),
         options,
         owner,
         webhook_url=asked.webhook_url or "",
@@ -175,6 +176,8 @@ def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
     job = grant.job
     if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
         raise Fault("not_over", status=status_of(job))
+    if job.webhook_url:  # called once more when it ends: no more calls than songs are taken
+        rate_limits.take("upload", request)
     if not jobs.retry(job, access.counted_owner(request, grant)):
         job.refresh_from_db()
         raise Fault("not_over", status=status_of(job))

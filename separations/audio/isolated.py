@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,29 +58,56 @@ FAULTS = {
     "rate_changes": (),
     "channels_change": (),
 }
-# Decoders of uploads side by side; each takes a core and up to a gigabyte.
-_probing = threading.BoundedSemaphore(os.cpu_count() or 1)
 PATIENCE_SECONDS = 30.0
 _told = set[str]()  # what was found missing and said once
 
 
-def probe_isolated(path: Path, max_seconds: float) -> AudioInfo:
+class Decoders:
+    """Decoders of uploads side by side; each takes a core and up to a gigabyte.
+
+    One client runs half of them at most, so that what takes its whole time does not stop others.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._share = most, max(1, most // 2)
+        self._held: Counter[str] = Counter()
+        self._free = threading.Condition()
+
+    @contextmanager
+    def one(self, client: str) -> Iterator[None]:
+        """A decoder for a client, "" for nobody in particular. Raises Fault (busy)."""
+        with self._free:
+            if not self._free.wait_for(lambda: self._has_one(client), PATIENCE_SECONDS):
+                raise Fault("busy", wait=10)
+            self._held[client] += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._held[client] -= 1
+                if not self._held[client]:
+                    del self._held[client]
+                self._free.notify_all()
+
+    def _has_one(self, client: str) -> bool:
+        within = not client or self._held[client] < self._share
+        return within and self._held.total() < self._most
+
+
+decoders = Decoders(os.cpu_count() or 1)
+
+
+def probe_isolated(path: Path, max_seconds: float, client: str = "") -> AudioInfo:
     """`separations.audio.probe.probe` in the sandbox.
+
+    Args:
+        client: who sent the song.
 
     Raises:
         Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
             long, busy when it has to wait for others too long.
     """
-    if not _probing.acquire(timeout=PATIENCE_SECONDS):
-        raise Fault("busy", wait=10)
-    try:
-        return _probe(path, max_seconds)
-    finally:
-        _probing.release()
-
-
-def _probe(path: Path, max_seconds: float) -> AudioInfo:
-    with Child(path, "probe", max_seconds) as child:
+    with decoders.one(client), Child(path, "probe", max_seconds) as child:
         return _info(child.hear().get("info"), max_seconds)
 
 
