@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import shutil
-from pathlib import PurePath
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -17,6 +16,7 @@ from django.utils.datastructures import MultiValueDict
 
 from separations import problems, rate_limits
 from separations.faults import Fault, storage_fault
+from separations.uploads import check_extension
 
 FIELD = "file"  # the one field of the site that takes files
 MOST_FILES = 20  # in one form; the page's script sends each song by itself
@@ -132,13 +132,6 @@ def _check_room() -> None:
     free = shutil.disk_usage(settings.FILE_UPLOAD_TEMP_DIR).free
     if free < settings.MIN_FREE_DISK_MB * 1_000_000:
         raise Fault("disk_full")
-
-
-def check_extension(name: str) -> None:
-    """Raises Fault for a file name of a kind that is not taken."""
-    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
-        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
-        raise Fault("wrong_extension", allowed=allowed)
 
 
 def too_large() -> Fault:

@@ -13,7 +13,6 @@ from django.core.files.uploadedfile import TemporaryUploadedFile
 from separations.audio.isolated import probe_isolated
 from separations.faults import Fault, storage_fault
 from separations.models import Upload
-from separations.upload_limit import check_extension
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,13 @@ def accept(file: TemporaryUploadedFile, client: str = "") -> Upload:
         raise Fault("empty")
     digest = getattr(file, "sha256", "")  # see `separations.upload_limit`
     return _keep(name, Path(file.temporary_file_path()).replace, digest, client)
+
+
+def check_extension(name: str) -> None:
+    """Raises Fault for a file name of a kind that is not taken."""
+    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
+        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
+        raise Fault("wrong_extension", allowed=allowed)
 
 
 def accept_path(source: Path, name: str) -> Upload:

@@ -347,7 +347,7 @@ def test(*arguments: str) -> None:
         say("The tests with real weights will be SKIPPED: the weights could not be fetched")
     say("Running the tests")
     # Most of them wait most of the time. In the order of tests/conftest.py.
-    side_by_side = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+    side_by_side = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
     call(PYTHON, "-m", "pytest", *side_by_side, *arguments, advice="Tests failed; see above.")
 
 

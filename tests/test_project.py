@@ -40,7 +40,6 @@ ROOMS = (
         "limits",
         "leases",
         "retention",
-        "upload_limit",
         "runner",
         "courier",
         "sharing",
@@ -54,7 +53,7 @@ ROOMS = (
     {"tasks"},
     {
         *("clients", "rate_limits", "access", "forms", "account_forms", "pages", "http_files"),
-        *("problems", "askers", "sending"),
+        *("problems", "askers", "sending", "upload_limit"),
     },
     {"histories", "overview", "charts", "templatetags"},
     {
