@@ -100,6 +100,24 @@ def test_a_paused_queue_waits_for_the_operator(
     expect(waiting).to_have_text("0", timeout=10_000)
 
 
+def test_an_open_front_page_is_told_when_the_queue_goes_on(
+    site: Site, boss: Page, chromium: Browser, tmp_path: Path, keep: Path
+) -> None:
+    boss.goto(site.url + ROOM)
+    boss.get_by_role("button", name="Pause the queue").click()
+    guest = chromium.new_page(viewport={"width": 1200, "height": 900})
+    guest.goto(site.url)
+    banner, card = guest.locator("#standstill"), guest.locator(".card")
+    expect(banner).to_contain_text("has paused it")
+    guest.set_input_files("#file", sounds.wav(tmp_path / "mine.wav", sounds.music(2.0, seed=9)))
+    expect(card).to_contain_text("has paused it")
+    guest.screenshot(path=keep / "home-paused.png", full_page=True)
+    on(site, boss)
+    expect(card).to_contain_text("Vocals", timeout=30_000)
+    expect(banner).to_be_empty()
+    guest.close()
+
+
 def test_a_running_job_is_watched_cancelled_and_tried_again(
     site: Site, boss: Page, visitor: running_site.Browser, long_song: Path, keep: Path
 ) -> None:
