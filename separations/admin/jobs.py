@@ -8,7 +8,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext
@@ -91,8 +91,8 @@ class OwnerFilter(admin.SimpleListFilter):
 @admin.register(Job)
 class JobAdmin(JobActions):
     list_display = (
-        *("song", "status", "bar", "step", "error", "owner", "the_model", "length"),
-        *("waited", "took", "speed", "attempts", "page", "created_at"),
+        *("song", "status", "owner", "the_model", "length"),
+        *("waited", "took", "speed", "page", "created_at"),
     )
     list_filter = ("state", ModelFilter, CachedFilter, ErrorFilter, "created_at", OwnerFilter)
     search_fields = ("upload__title",)  # brings the box; see `get_search_results`
@@ -126,8 +126,18 @@ class JobAdmin(JobActions):
 
     @admin.display(description=_("state"))
     def status(self, job: Job) -> SafeString:
+        """The state and all that belongs to it, so that a list is no wider than a screen."""
         label = job.get_state_display()
-        return format_html('<span class="state {}">{}</span>', job.state, label)
+        told = [format_html('<span class="state {}">{}</span>', job.state, label)]
+        if job.attempt > 1:
+            told.append(format_html("{} {}", _("attempt"), job.attempt))
+        if job.is_active:
+            if job.stage != Job.Stage.SEPARATE:  # which has the state's name
+                told.append(format_html("{}", self.step(job)))
+            told.append(self.bar(job))
+        if job.error_code:
+            told.append(self._error(job))
+        return format_html_join(SafeString("<br>"), "{}", ((each,) for each in told))
 
     @admin.display(description=_("progress"))
     def bar(self, job: Job) -> SafeString:
@@ -166,14 +176,7 @@ class JobAdmin(JobActions):
         value = histories.speed(job)
         return "" if value is None else f"{value:.2f}"
 
-    @admin.display(description=_("attempt"))
-    def attempts(self, job: Job) -> int:
-        return job.attempt
-
-    @admin.display(description=_("error"))
-    def error(self, job: Job) -> SafeString:
-        if not job.error_code:
-            return SafeString("")
+    def _error(self, job: Job) -> SafeString:
         sentence = sentences.fault_sentence(job.error_code, job.error_params)
         short = Truncator(sentence).chars(60)
         return format_html('<span class="error" title="{}">{}</span>', sentence, short)

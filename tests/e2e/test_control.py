@@ -98,6 +98,12 @@ def test_a_paused_queue_waits_for_the_operator(
     order = site.rows("SELECT model FROM separations_job ORDER BY started_at")
     assert [model for (model,) in order] == [QUICK, SLOW]
     expect(waiting).to_have_text("0", timeout=10_000)
+    boss.set_viewport_size({"width": 1440, "height": 900})
+    boss.goto(site.url + LIST)
+    too_wide = boss.evaluate(
+        "(frame => frame.scrollWidth - frame.clientWidth)(document.querySelector('.results'))"
+    )
+    assert too_wide <= 2, "the list is read without scrolling sideways"
 
 
 def test_an_open_front_page_is_told_when_the_queue_goes_on(
