@@ -277,7 +277,7 @@ def test_no_client_has_all_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as held:
         for _ in range(2):
             held.enter_context(decoders.one("greedy"))
-        with pytest.raises(Fault, match="busy"):
+        with pytest.raises(Fault, match="too_many_at_once"):
             held.enter_context(decoders.one("greedy"))
         held.enter_context(decoders.one("other"))
         held.enter_context(decoders.one(""))

@@ -75,10 +75,14 @@ class Decoders:
 
     @contextmanager
     def one(self, client: str) -> Iterator[None]:
-        """A decoder for a client, "" for nobody in particular. Raises Fault (busy)."""
+        """A decoder for a client, "" for nobody in particular.
+
+        Raises:
+            Fault: too_many_at_once when this client has its share, busy when all are taken.
+        """
         with self._free:
             if not self._free.wait_for(lambda: self._has_one(client), PATIENCE_SECONDS):
-                raise Fault("busy", wait=10)
+                raise Fault("busy" if self._within(client) else "too_many_at_once", wait=10)
             self._held[client] += 1
         try:
             yield
@@ -90,8 +94,10 @@ class Decoders:
                 self._free.notify_all()
 
     def _has_one(self, client: str) -> bool:
-        within = not client or self._held[client] < self._share
-        return within and self._held.total() < self._most
+        return self._within(client) and self._held.total() < self._most
+
+    def _within(self, client: str) -> bool:
+        return not client or self._held[client] < self._share
 
 
 decoders = Decoders(os.cpu_count() or 1)
@@ -105,7 +111,7 @@ def probe_isolated(path: Path, max_seconds: float, client: str = "") -> AudioInf
 
     Raises:
         Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
-            long, busy when it has to wait for others too long.
+            long, busy or too_many_at_once when it has to wait for a decoder too long.
     """
     with decoders.one(client), Child(path, "probe", max_seconds) as child:
         return _info(child.hear().get("info"), max_seconds)
