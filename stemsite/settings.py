@@ -216,7 +216,7 @@ MIDDLEWARE = [
     "stemsite.watch.probes",  # before whatever looks at hosts, https and sessions
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "stemsite.middleware.well_formed_sessions",
+    "stemsite.middleware.well_formed",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

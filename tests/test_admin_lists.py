@@ -32,7 +32,7 @@ QUICK = (
     "job/",
     "job/?p=2",
     "job/?p=100",
-    "job/?o=14",  # the oldest first
+    "job/?o=10",  # the oldest first
     "job/?state__exact=queued",
     "job/?state__exact=failed",
     "job/?state__exact=done&p=2",

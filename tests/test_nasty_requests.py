@@ -19,7 +19,7 @@ from separations import access
 from separations.api.urls import KINDS
 from separations.models import Owner
 from separations.upload_limit import MOST_FILES
-from stemsite.middleware import well_formed_sessions
+from stemsite.middleware import well_formed
 from tests.test_jobs import Submit, finished, submit, upload  # noqa: F401 - fixtures
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
@@ -254,8 +254,16 @@ def test_what_is_no_sessions_key_is_looked_up_nowhere(cookie: str, kept: bool) -
     name = site.SESSION_COOKIE_NAME
     request = RequestFactory().get("/", headers={"Cookie": f"a=b; {name}={cookie}"})
     assert name in request.COOKIES
-    well_formed_sessions(view)(request)
+    well_formed(view)(request)
     assert seen == [kept]
+
+
+@pytest.mark.usefixtures("site_settings")
+def test_the_admin_asks_no_database_for_a_nul(admin_client: Client) -> None:
+    """PostgreSQL says no with an error that Django does not expect."""
+    for name in ("separations/job", "auth/group"):
+        assert admin_client.get(f"/admin/{name}/?name=a%00b").status_code == 400
+        assert admin_client.get(f"/admin/{name}/?q=a%2500b").status_code == 200
 
 
 def test_other_methods_are_refused(browser: Client, job: str) -> None:
