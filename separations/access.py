@@ -20,7 +20,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django_htmx.http import HttpResponseClientRedirect
 
 from separations import accounts as account_services
-from separations import jobs, sentences, sharing
+from separations import jobs, rate_limits, sentences, sharing
 from separations.clients import client
 from separations.models import Job, Owner
 from separations.share_tokens import PATTERN, ShareToken
@@ -177,8 +177,19 @@ def own_job_or_404(request: HttpRequest, job_id: uuid.UUID) -> Job:
 
 
 def counted_owner(request: HttpRequest, grant: Grant) -> Owner | None:
-    """On whose account it is to run a song again: nobody's where the site's staff ask."""
-    return owner_of(request) if grant.may_share else None
+    """On whose account it is to run a song again: nobody's where the site's staff ask.
+
+    Where a webhook is called once more in the end, it is counted as a song that is sent: there are
+    no more calls than songs.
+
+    Raises:
+        Fault: too_many_requests.
+    """
+    if not grant.may_share:
+        return None
+    if grant.job.webhook_url and grant.job.state in (Job.State.FAILED, Job.State.CANCELLED):
+        rate_limits.take("upload", request)
+    return owner_of(request)
 
 
 def _staff_may(request: HttpRequest, permission: str) -> bool:

@@ -22,7 +22,8 @@ def check(owner: Owner, seconds: float, job: Job) -> None:
     Raises:
         Fault: quota_queued or quota_minutes.
     """
-    _count_minutes(owner, seconds)  # first: PostgreSQL lets one request of an owner in at a time
+    # First: PostgreSQL then lets one request of an owner in at a time, if minutes are counted.
+    _count_minutes(owner, seconds)
     _check_queue(owner, job)
 
 

@@ -128,8 +128,11 @@ class DiskFile(TemporaryFileUploadHandler):
 
 
 def _check_room() -> None:
-    """Raises Fault (disk_full) where only what running jobs need is left."""
-    free = shutil.disk_usage(settings.FILE_UPLOAD_TEMP_DIR).free
+    """Raises Fault: disk_full where only what running jobs need is left."""
+    try:
+        free = shutil.disk_usage(settings.FILE_UPLOAD_TEMP_DIR).free
+    except OSError as error:
+        raise storage_fault(error) from error
     if free < settings.MIN_FREE_DISK_MB * 1_000_000:
         raise Fault("disk_full")
 

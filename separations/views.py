@@ -258,8 +258,6 @@ def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponseRedirect:
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     grant = access.song_or_404(request, job_id)
     try:
-        if grant.job.webhook_url:  # called once more when it ends: as many calls as songs
-            rate_limits.take("upload", request)
         jobs.retry(grant.job, access.counted_owner(request, grant))
     except Fault as fault:
         return _refuse(request, job_id, fault)

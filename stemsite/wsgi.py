@@ -18,9 +18,12 @@ class Request(WSGIRequest):
     """
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
-        found = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
-        self.content_type, self.content_params = found
-        self.content_params.pop("charset", None)
+        try:
+            kind, params = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
+        except ValueError:  # a parameter in a codec that does not fit (RFC 2231)
+            kind, params = "", {}
+        params.pop("charset", None)
+        self.content_type, self.content_params = kind, params
 
 
 class Handler(WSGIHandler):

@@ -83,6 +83,7 @@ def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Sett
     settings.MODEL_DIR = small_store
     settings.DEFAULT_MODEL = "tiny"
     settings.DATA_DIR = tmp_path
+    settings.MIN_FREE_DISK_MB = 0
     for name in (
         "UPLOAD_DIR",
         "RESULT_DIR",

@@ -55,7 +55,6 @@ def site_on_it(site_settings: Settings, small_disk: Path) -> Path:
         folder = small_disk / name.lower()
         folder.mkdir()
         setattr(site_settings, name, folder)
-    site_settings.MIN_FREE_DISK_MB = 0  # else nothing would be begun
     return small_disk
 
 

@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from separations import charts, control, overview, retention, tasks
 from separations.figures import lasting, share, size
-from separations.models import Consumer, Job, Upload
+from separations.models import Consumer, Job, Owner, Upload
 from tests.test_jobs import BERT, Submit, claimed, submit, upload
 
 __all__ = ["submit", "upload"]  # fixtures
@@ -109,7 +109,7 @@ def test_the_expected_wait_follows_from_queue_speed_and_slots(
     # A newcomer comes before the second of the songs that the same owner has waiting.
     assert live.queue.expected == pytest.approx((200 * 0.5 + 30) / 2)
     submit(BERT, shifts=3)
-    submit(BERT, shifts=1)  # what waits already: it is made once
+    submit(Owner("c" * 32), shifts=1)  # what waits already: it is made once
     assert overview.live(NOW).queue.expected == pytest.approx((2 * 200 * 0.5 + 30) / 2)
     control.pause("anna")
     assert overview.live().queue.expected is None, "nobody knows for how long"

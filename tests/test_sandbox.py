@@ -272,7 +272,8 @@ def test_samples_that_cannot_be_are_an_unreadable_file(
 
 
 def test_no_client_has_all_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated, "PATIENCE_SECONDS", 0.01)
+    for name in ("PATIENCE_SECONDS", "OWN_PATIENCE_SECONDS"):
+        monkeypatch.setattr(isolated, name, 0.01)
     decoders = isolated.Decoders(4)
     with ExitStack() as held:
         for _ in range(2):
@@ -283,7 +284,7 @@ def test_no_client_has_all_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
         held.enter_context(decoders.one(""))
         with pytest.raises(Fault, match="busy"):
             held.enter_context(decoders.one("third"))
-    monkeypatch.setattr(isolated, "PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr(isolated, "OWN_PATIENCE_SECONDS", 60.0)
     waiting = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         with decoders.one("greedy"), decoders.one("greedy"):

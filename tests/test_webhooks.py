@@ -600,6 +600,7 @@ def test_the_receivers_wish_to_wait_is_heard_within_reason(
         work(lambda each=delivery: state_of(each) == State.WAITING and each.outcome)  # type: ignore[misc]
         wait = (delivery.next_at - timezone.now()).total_seconds()
         assert wait == pytest.approx(seconds, abs=6), wish
+        assert delivery.outcome == "HTTP 503"
         delivery.delete()
 
 

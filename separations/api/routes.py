@@ -21,7 +21,6 @@ from separations import (
     downloads,
     intake,
     jobs,
-    rate_limits,
     sending,
     tasks,
     uploads,
@@ -58,7 +57,7 @@ Wanted = Annotated[schemas.Wanted, Query(...)]
 
 @router.post(
     "/separate",
-    response={202: schemas.NewTask, **problems_of(400, 401, 403, 413, 415, 422, 429, 503)},
+    response={202: schemas.NewTask, **problems_of(400, 401, 403, 413, 415, 422, 429, 503, 507)},
     auth=[*auth.KNOWN, auth.anyone],
     openapi_extra=OPEN,
     url_name="separate",
@@ -176,8 +175,6 @@ def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
     job = grant.job
     if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
         raise Fault("not_over", status=status_of(job))
-    if job.webhook_url:  # called once more when it ends: no more calls than songs are taken
-        rate_limits.take("upload", request)
     if not jobs.retry(job, access.counted_owner(request, grant)):
         job.refresh_from_db()
         raise Fault("not_over", status=status_of(job))

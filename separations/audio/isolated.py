@@ -59,13 +59,15 @@ FAULTS = {
     "channels_change": (),
 }
 PATIENCE_SECONDS = 30.0
+OWN_PATIENCE_SECONDS = 90.0  # of who waits for songs of their own: a class behind one address
 _told = set[str]()  # what was found missing and said once
 
 
 class Decoders:
     """Decoders of uploads side by side; each takes a core and up to a gigabyte.
 
-    One client runs half of them at most, so that what takes its whole time does not stop others.
+    One client runs half of them at most, where there are several, so that songs which take all the
+    time they are given do not stop others.
     """
 
     def __init__(self, most: int) -> None:
@@ -81,6 +83,8 @@ class Decoders:
             Fault: too_many_at_once when this client has its share, busy when all are taken.
         """
         with self._free:
+            if not self._free.wait_for(lambda: self._within(client), OWN_PATIENCE_SECONDS):
+                raise Fault("too_many_at_once", wait=10)
             if not self._free.wait_for(lambda: self._has_one(client), PATIENCE_SECONDS):
                 raise Fault("busy" if self._within(client) else "too_many_at_once", wait=10)
             self._held[client] += 1
