@@ -192,7 +192,7 @@ def test_the_admin_works_under_the_strict_policy(
     page.fill("#id_password", "a long enough one")
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("link", name="Jobs", exact=True).first.click()
-    expect(page.locator("#result_list progress").first).to_be_visible()
+    expect(page.locator("#result_list .field-status .state").first).to_be_visible()
     page.screenshot(path=keep / "admin.png", full_page=True)
     page.locator("#result_list tbody tr", has_text="song 0").first.locator("th a").click()
     expect(page.locator("#content")).to_contain_text("vocals", timeout=20_000)
