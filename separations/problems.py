@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from separations import sentences
 from separations.faults import Fault
@@ -34,9 +34,14 @@ def response(fault: Fault, **more: object) -> JsonResponse:
     """A problem as an answer, which no cache keeps; says when to ask again where that is known."""
     told = problem(fault, **more)
     answer = JsonResponse(told, status=told["status"], content_type=CONTENT_TYPE)
-    if wait := fault.params.get("wait"):
-        answer.headers["Retry-After"] = str(wait)
+    say_when(answer, fault)
     if told["status"] == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="Stemsite"'
     answer.headers["Cache-Control"] = "no-store"
     return answer
+
+
+def say_when(answer: HttpResponse, fault: Fault) -> None:
+    """Put into an answer when to ask again, where that is known."""
+    if wait := fault.params.get("wait"):
+        answer.headers["Retry-After"] = str(wait)

@@ -226,7 +226,7 @@ class Limits:
         return refusal(request, fault) if (fault := overloaded(exception)) else None
 
 
-def overloaded(error: BaseException) -> Fault | None:
+def overloaded(error: BaseException | None) -> Fault | None:
     """What to tell when the database had no room for a request: others write, or it restarts."""
     if not isinstance(error, OperationalError):
         return None
@@ -262,7 +262,6 @@ def refusal(request: HttpRequest, fault: Fault) -> HttpResponse:
         response = render(request, "separations/wait.html", {"text": text}, status=status)
     else:
         response = HttpResponse(text, status=status, content_type="text/plain")
-    if wait := fault.params.get("wait"):
-        response.headers["Retry-After"] = str(wait)
+    problems.say_when(response, fault)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -489,11 +489,9 @@ def _turned_away(request: HttpRequest, fault: Fault) -> HttpResponse:
 def broken(request: HttpRequest) -> HttpResponse:
     """Rendered without the database or the session: either may be what is broken."""
     # Where a view could not be reached, `rate_limits.Limits` never heard of it.
-    error = sys.exc_info()[1]
-    fault = (rate_limits.overloaded(error) if error else None) or Fault("broken")
+    fault = rate_limits.overloaded(sys.exc_info()[1]) or Fault("broken")
     if problems.is_for_programs(request):
         return problems.response(fault)
     response = render(None, "separations/broken.html", status=sentences.status(fault))
-    if wait := fault.params.get("wait"):
-        response.headers["Retry-After"] = str(wait)
+    problems.say_when(response, fault)
     return response

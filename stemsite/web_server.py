@@ -30,11 +30,10 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-_allow_files()
-
-
 def on_starting(server: Any) -> None:
-    """Be there for as long as the site is: counts outlive the workers that counted."""
+    """Allow the workers their files; be there for as long as the site is, as counts outlive the
+    workers that counted."""
+    _allow_files()
     try:
         Place()
     except OSError:  # a full disk, say, on which the site can still tell what to do

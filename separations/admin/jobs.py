@@ -128,12 +128,12 @@ class JobAdmin(JobActions):
     def status(self, job: Job) -> SafeString:
         """The state and all that belongs to it, so that a list is no wider than a screen."""
         label = job.get_state_display()
-        told = [format_html('<span class="state {}">{}</span>', job.state, label)]
+        told: list[str] = [format_html('<span class="state {}">{}</span>', job.state, label)]
         if job.attempt > 1:
-            told.append(format_html("{} {}", _("attempt"), job.attempt))
+            told.append(gettext("attempt %(number)s") % {"number": job.attempt})
         if job.is_active:
             if job.stage != Job.Stage.SEPARATE:  # which has the state's name
-                told.append(format_html("{}", self.step(job)))
+                told.append(self.step(job))
             told.append(self.bar(job))
         if job.error_code:
             told.append(self._error(job))
