@@ -447,8 +447,9 @@ def test_every_line_is_json_and_says_what_it_is_about(site: Site, separated: str
     assert f"X-Request-ID: {given}\r\n".encode() in answer
     for _ in range(20):  # after it, in the same thread of one of the workers: about no request
         raw(site, b"BOB bob\r\n\r\n")
-    workers(site)[0].kill()
-    logged = until(lambda: _logged(site, "SIGKILL"))
+    killed = workers(site)[0]
+    killed.kill()  # which is told after all that was told of the requests
+    logged = until(lambda: _logged(site, f"(pid:{killed.pid}) was sent SIGKILL"))
     started = [told for told in logged if "attempt 1" in told["message"]]
     assert {told["job_id"] for told in started} == {separated}
     (refused,) = (told for told in logged if told["logger"] == "django.security.DisallowedHost")
