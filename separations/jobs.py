@@ -9,6 +9,7 @@ result another job is making just now is attached to that one: it is not run, it
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 
 from django.conf import settings
@@ -26,6 +27,7 @@ from separations.models import QUEUE_ORDER, Job, JobQuerySet, Owner, Stem, Trans
 State = Job.State
 Cause = Transition.Cause
 FIRST, IN_TURN, LAST = 1, 0, -1  # the priorities; staff can change them
+OF_A_NETWORK = 4  # songs in a round of the queue, of all its visitors without an account
 OWNER, STAFF = "owner", "staff"  # who acts on a job
 QUEUED_AFRESH: dict[str, object] = {
     "state": State.QUEUED,
@@ -64,10 +66,12 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
     options, notes = settle(options, model)
     work = _work(options, model)
     with transaction.atomic():
+        quotas.hold(owner)
         job = Job.objects.create(
             upload=upload,
             user_id=owner.user_id,
             visitor=owner.visitor,
+            network=quotas.network(owner),
             model=options.model,
             stem_choice=options.stems,
             options=options.as_dict(),
@@ -87,11 +91,15 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
 
 
 def _work(options: Options, model: ModelInfo) -> float:
-    """Passes over the song. Raises Fault (too_much_work): nobody holds the machine for hours."""
+    """How often a network goes over the song: each of the model's in every pass.
+
+    Raises:
+        Fault: too_much_work, so that nobody's options hold the machine for hours.
+    """
     asked, most = passes(options, model), settings.MAX_PASSES
     if most and asked > most:
         raise Fault("too_much_work", asked=f"{asked:.1f}", most=most)
-    return asked
+    return asked * model.passes
 
 
 def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
@@ -126,14 +134,21 @@ def next_turn(owner: Owner) -> int:
 
     Each owner has one song in every round, so nobody waits for the whole list of somebody else. A
     newcomer joins the round after the one that is served now, so no stream of newcomers holds up
-    who waits already.
+    who waits already. Who drops their cookies is a newcomer each time, so those who have no account
+    share a few places in each round with the others of their network.
     """
     served = Job.objects.running().aggregate(turn=Max("turn"))["turn"]
     waiting = Job.objects.waiting().filter(priority__gte=IN_TURN)
     next_up = waiting.aggregate(turn=Min("turn"))["turn"]
     own = Job.objects.of(owner).active().aggregate(turn=Max("turn"))["turn"]
     now = [turn for turn in (served, next_up) if turn is not None]
-    return 1 + max(min(now, default=-1), -1 if own is None else own)
+    turn = 1 + max(min(now, default=-1), -1 if own is None else own)
+    if network := quotas.network(owner):
+        beside = Job.objects.active().filter(network=network, turn__gte=turn)
+        taken = Counter(beside.values_list("turn", flat=True))
+        while taken[turn] >= OF_A_NETWORK:
+            turn += 1
+    return turn
 
 
 def serve_from_store(job: Job) -> bool:
@@ -244,7 +259,9 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
         Fault: upload_gone when the song is not kept any more, what is wrong with the model, or
             what `separations.quotas` says.
     """
+    due = job.owner if owner is None else replace(job.owner, client=owner.client)
     with transaction.atomic():
+        quotas.hold(due)
         _hold_song(job)
         queued = Job.objects.filter(pk=job.pk, state__in=(State.FAILED, State.CANCELLED)).update(
             **QUEUED_AFRESH,
@@ -253,7 +270,8 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
             error_params={},
             memory_reserved=None,
             queued_at=timezone.now(),
-            turn=next_turn(job.owner),
+            network=quotas.network(due),
+            turn=next_turn(due),
             finished_at=None,
         )
         if queued:
@@ -263,7 +281,8 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
             if owner is not None:
                 quotas.check_storage(owner)
             if not serve_from_store(job) and owner is not None:
-                work = passes(job.separation, read_model(settings.MODEL_DIR, job.model))
+                model = read_model(settings.MODEL_DIR, job.model)
+                work = passes(job.separation, model) * model.passes
                 quotas.check(owner, job.upload.seconds * work, job)
     return queued == 1
 
@@ -277,6 +296,7 @@ def again(job: Job, options: Options, owner: Owner) -> Job:
     unchanged = {"segment", "shifts", "overlap", "split", "rest"}
     kept = {name: value for name, value in job.options.items() if name in unchanged}
     with transaction.atomic():
+        quotas.hold(owner)  # before the song, as `retry` does: two never wait for each other
         _hold_song(job)
         return submit(job.upload, replace(options, **kept), owner)
 

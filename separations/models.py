@@ -127,6 +127,10 @@ class JobQuerySet(models.QuerySet["Job"]):
     def with_result(self, key: str) -> "JobQuerySet":
         return self.filter(SERVED, result_key=key)
 
+    def with_needless_network(self) -> "JobQuerySet":
+        """Jobs that take no turn any more and still know whose network they came from."""
+        return self.filter(network__gt="", state__in=Job.ENDED)
+
     def served(self) -> "JobQuerySet":
         """Finished jobs whose stems are kept."""
         return self.filter(SERVED)
@@ -170,6 +174,12 @@ class Job(models.Model):
         verbose_name=_("user"),
     )
     visitor = models.CharField(_("visitor"), max_length=32, blank=True, db_index=True)
+    network = models.CharField(
+        _("network"),
+        max_length=64,
+        blank=True,
+        help_text=_("a keyed hash of where somebody without account is, until the job has ended"),
+    )
 
     model = models.CharField(_("model"), max_length=100)
     stem_choice = models.CharField(_("stem choice"), max_length=40, default=ALL_STEMS)
@@ -227,6 +237,7 @@ class Job(models.Model):
             models.Index(fields=("cached", "-created_at"), name="job_from_store"),
             models.Index(fields=("model", "-created_at"), name="job_of_model"),
             models.Index(fields=("error_code", "-created_at"), name="job_of_error"),
+            models.Index(fields=("network",), name="job_of_network", condition=Q(network__gt="")),
         )
         constraints = (
             models.CheckConstraint(

@@ -12,6 +12,20 @@ DAY = 24 * 3600
 QUEUE_SECONDS = 60  # by then one of the songs that wait may be done
 
 
+def hold(owner: Owner) -> None:
+    """Let one song of an owner, and of their network, be queued at a time: what is counted here and
+    in `jobs.next_turn` stays true until the end of the transaction. (SQLite has one writer anyhow.)
+    """
+    buckets.take(buckets.Withdrawal("queue", each, 1, 1, cost=0.0) for each in _counted(owner))
+
+
+def network(owner: Owner) -> str:
+    """What a job keeps of the address of somebody without account; empty for all others."""
+    if owner.user_id or not owner.client:
+        return ""
+    return buckets.name_hash(f"network {owner.client}")
+
+
 def check(owner: Owner, seconds: float, job: Job) -> None:
     """See that `owner` may have this song of so many seconds queued, and count it. Seconds that are
     gone over several times count as often.
@@ -22,9 +36,13 @@ def check(owner: Owner, seconds: float, job: Job) -> None:
     Raises:
         Fault: quota_queued or quota_minutes.
     """
-    # First: PostgreSQL then lets one request of an owner in at a time, if minutes are counted.
-    _count_minutes(owner, seconds)
     _check_queue(owner, job)
+    _count_minutes(owner, seconds)
+
+
+def _counted(owner: Owner) -> list[str]:
+    who = f"user {owner.user_id}" if owner.user_id else f"visitor {owner.visitor}"
+    return [who, *([f"client {owner.client}"] if owner.client else [])]
 
 
 def _check_queue(owner: Owner, job: Job) -> None:
@@ -63,10 +81,8 @@ def _size(path: Path) -> int:
 
 def _count_minutes(owner: Owner, seconds: float) -> None:
     most = settings.MAX_MINUTES_A_DAY
-    who = f"user {owner.user_id}" if owner.user_id else f"visitor {owner.visitor}"
-    counted = [who, *([f"client {owner.client}"] if owner.client else [])]
     wait = buckets.take(
-        buckets.Withdrawal("minutes", each, most, DAY, seconds / 60) for each in counted
+        buckets.Withdrawal("minutes", each, most, DAY, seconds / 60) for each in _counted(owner)
     )
     if wait:
         raise Fault("quota_minutes", most=most, wait=wait, minutes=-(-wait // 60))

@@ -174,8 +174,8 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     "quota_minutes": (
         429,
         _(
-            "You have sent as many songs as fit into a day here (%(most)s minutes). Send the next "
-            "one in %(minutes)s min."
+            "You have sent as many songs as fit into a day here (%(most)s minutes; slower models "
+            "count several times). Send the next one in %(minutes)s min."
         ),
     ),
     "quota_storage": (

@@ -290,6 +290,16 @@ def test_more_passes_count_as_more_minutes(
     told(send(program, song, shifts="4"), 429, "quota_minutes")
 
 
+def test_more_networks_count_as_more_minutes(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_MINUTES_A_DAY = 0.1  # of four networks, one pass over a second and a half
+    assert send(program, song, model="tiny_ft").status_code == 202
+    refused = send(program, song, model="tiny_ft", shifts="2")
+    told(refused, 429, "quota_minutes")
+    assert "slower models count several times" in refused.json()["detail"]
+
+
 def test_short_segments_are_padded_so_they_count_as_what_they_cost(
     site_settings: Settings, song: bytes
 ) -> None:

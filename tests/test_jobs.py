@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, OperationalError, transaction
@@ -461,6 +462,29 @@ def test_newcomers_do_not_starve_who_waits(submit: Submit) -> None:
         newcomers_before += 1
         leases.fail(job, Fault("engine_error", reason="test"))
         assert newcomers_before < 4
+
+
+def test_dropped_cookies_bring_no_turns(submit: Submit) -> None:
+    def stranger(number: int) -> Owner:
+        return Owner(visitor=f"{number:032x}", client="192.0.2.1")
+
+    queue = [submit(stranger(number), overlap=number / 100) for number in range(10)]
+    queue.append(submit(replace(BERT, client="198.51.100.7"), overlap=0.5))
+    last = queue[9]
+    assert jobs.cancel(last)
+    assert jobs.retry(last, stranger(9))
+    assert in_order(queue) == [0, 1, 2, 3, 4, 10, 5, 6, 7, 8, 9]
+
+
+def test_an_account_has_its_turn_wherever_it_is(submit: Submit, django_user_model: Any) -> None:
+    queue = [
+        submit(Owner(visitor=f"{number:032x}", client="192.0.2.1"), overlap=number / 100)
+        for number in range(8)
+    ]
+    user = django_user_model.objects.create_user("anna")
+    queue.append(submit(Owner("", user.pk, "192.0.2.1"), overlap=0.5))
+    assert queue[-1].network == ""
+    assert in_order(queue) == [0, 1, 2, 3, 4, 8, 5, 6, 7]
 
 
 def test_staff_can_move_a_job(submit: Submit) -> None:

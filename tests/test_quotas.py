@@ -48,7 +48,7 @@ def test_so_many_minutes_fit_into_a_day_also_without_cookies(
     Bucket.objects.update(tokens=0.01)
     refused = send(Client(), tmp_path, 0.2)
     assert refused.status_code == 429
-    assert "(1 minutes)" in refused.content.decode()
+    assert "(1 minutes;" in refused.content.decode()
     assert send(Client(), tmp_path, 0.2, REMOTE_ADDR="192.0.2.7").status_code == 302
 
 
