@@ -159,6 +159,11 @@ def mail_server(url: str) -> dict[str, Any]:
     return {**found, "EMAIL_TIMEOUT": found["EMAIL_TIMEOUT"] or 20}
 
 
+def mail_domain(allowed: list[str], host: str) -> str:
+    """The site's first public name: mail servers refuse senders at 127.0.0.1."""
+    return next((name for name in allowed if re.search(r"^\w.*\.[A-Za-z][\w-]+$", name)), host)
+
+
 # Where things are
 
 DATA_DIR = Path(envstr("DATA_DIR", str(BASE_DIR / "data"))).expanduser().resolve()
@@ -271,7 +276,9 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "separations:home"
 PASSWORD_RESET_TIMEOUT = 3600
 EMAIL_URL = envsecret("EMAIL_URL", "")
 globals().update(mail_server(EMAIL_URL))
-DEFAULT_FROM_EMAIL = SERVER_EMAIL = envstr("EMAIL_FROM", f"stemsite@{HOST}")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = envstr(
+    "EMAIL_FROM", f"stemsite@{mail_domain(ALLOWED_HOSTS, HOST)}"
+)
 
 # HTTPS
 

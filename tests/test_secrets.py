@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from separations.checks import debug_is_private, https_can_be_seen, secrets_are_kept
-from stemsite.settings import envsecret, strong
+from stemsite.settings import envsecret, mail_domain, strong
 from tests.sounds import ROOT
 
 KEY = secrets.token_urlsafe(64)
@@ -50,6 +50,13 @@ def test_a_secret_can_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         envsecret("A_SECRET", "")
     monkeypatch.delenv("A_SECRET_FILE")
     assert envsecret("A_SECRET", "default") == "default"
+
+
+def test_mails_come_from_the_sites_name() -> None:
+    assert mail_domain(["127.0.0.1", "[::1]", "localhost", ".a.example", "b.example"], "::1") == (
+        "b.example"
+    )
+    assert mail_domain(["localhost", "127.0.0.1", "*"], "127.0.0.1") == "127.0.0.1"
 
 
 def test_every_setting_that_holds_a_secret_takes_a_file(tmp_path: Path) -> None:
