@@ -51,28 +51,46 @@ def take(withdrawals: Iterable[Withdrawal]) -> int:
     if not asked:
         return 0
     with transaction.atomic():
-        now = timezone.now()
-        fresh = [Bucket(key=each.key, tokens=each.count, updated_at=now) for each in asked]
-        Bucket.objects.bulk_create(fresh, ignore_conflicts=True)
-        # PostgreSQL locks the rows here; SQLite has let in a single writer since BEGIN IMMEDIATE.
-        rows = Bucket.objects.select_for_update().filter(key__in=[each.key for each in asked])
-        held = {row.key: row for row in rows.order_by("key")}
-        now = timezone.now()  # after the wait for the lock
+        held = _held(asked)
         wait = 0.0
-        for each in asked:
-            row = held[each.key]
-            passed = max(0.0, (now - row.updated_at).total_seconds())
+        for each, row in zip(asked, held, strict=True):
             full = float(each.count)
-            row.tokens = min(full, row.tokens + passed * full / each.seconds)
-            row.updated_at = now
             lacking = min(each.cost, full) - row.tokens
             wait = max(wait, lacking * each.seconds / full)
             row.tokens -= each.cost
         if wait <= 0:
-            Bucket.objects.bulk_update(held.values(), ["tokens", "updated_at"])
+            Bucket.objects.bulk_update(held, ["tokens", "updated_at"])
         else:
             transaction.set_rollback(True)  # refusals write nothing
     return math.ceil(wait) if wait > 0 else 0
+
+
+def charge(used: Withdrawal) -> None:
+    """Make a withdrawal of what was used already, also where the bucket holds too little: so much
+    longer is the next wait, but never longer than an empty bucket takes to be full."""
+    if not used.count:
+        return
+    with transaction.atomic():
+        (row,) = _held([used])
+        row.tokens = max(-float(used.count), row.tokens - used.cost)
+        row.save(update_fields=["tokens", "updated_at"])
+
+
+def _held(asked: list[Withdrawal]) -> list[Bucket]:
+    """Their buckets as they are now, locked; those that are new are full."""
+    now = timezone.now()
+    fresh = [Bucket(key=each.key, tokens=each.count, updated_at=now) for each in asked]
+    Bucket.objects.bulk_create(fresh, ignore_conflicts=True)
+    # PostgreSQL locks the rows here; SQLite has let in a single writer since BEGIN IMMEDIATE.
+    rows = Bucket.objects.select_for_update().filter(key__in=[each.key for each in asked])
+    held = {row.key: row for row in rows.order_by("key")}
+    now = timezone.now()  # after the wait for the lock
+    for each in asked:
+        row = held[each.key]
+        passed = max(0.0, (now - row.updated_at).total_seconds())
+        row.tokens = min(float(each.count), row.tokens + passed * each.count / each.seconds)
+        row.updated_at = now
+    return [held[each.key] for each in asked]
 
 
 def idle() -> QuerySet[Bucket]:

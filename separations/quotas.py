@@ -9,6 +9,7 @@ from separations.faults import Fault
 from separations.models import Job, Owner, Upload
 
 DAY = 24 * 3600
+DECODING_SECONDS = 10.0
 QUEUE_SECONDS = 60  # by then one of the songs that wait may be done
 
 
@@ -49,6 +50,15 @@ def _check_queue(owner: Owner, job: Job) -> None:
     most = settings.MAX_QUEUED_JOBS
     if most and Job.objects.of(owner).active().exclude(pk=job.pk).count() >= most:
         raise Fault("quota_queued", most=most, wait=QUEUE_SECONDS)
+
+
+def count_decoding(client: str, seconds: float) -> None:
+    """Count a song that held a decoder for so long as several uploads of a client: one more for
+    each full DECODING_SECONDS. Most songs take less; files made to take all they can are few then.
+    """
+    if client and (more := int(seconds // DECODING_SECONDS)):
+        count, period = settings.RATE_LIMITS["upload"]
+        buckets.charge(buckets.Withdrawal("upload", f"client {client}", count, period, more))
 
 
 def check_storage(owner: Owner) -> None:

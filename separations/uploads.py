@@ -5,11 +5,13 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 
 from django.conf import settings
 from django.core.files.uploadedfile import TemporaryUploadedFile
 
+from separations import quotas
 from separations.audio.isolated import probe_isolated
 from separations.faults import Fault, storage_fault
 from separations.models import Upload
@@ -96,7 +98,8 @@ def _known(digest: str, name: str) -> Upload | None:
 
 
 def _probed(path: Path, name: str, client: str) -> Upload:
-    info = probe_isolated(path, settings.MAX_DURATION_SECONDS, client)
+    spent = partial(quotas.count_decoding, client)
+    info = probe_isolated(path, settings.MAX_DURATION_SECONDS, client, spent)
     return Upload(
         title=info.title or _title_from(name),
         artist=info.artist,

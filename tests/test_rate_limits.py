@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ def test_a_bucket_fills_again_with_time(monkeypatch: pytest.MonkeyPatch) -> None
     assert [buckets.take([withdrawal()]) for _ in range(2)] == [0, 30]
     now -= timedelta(hours=1)  # a clock that was set back takes nothing away
     assert buckets.take([withdrawal()]) == 30
+
+
+@pytest.mark.django_db
+def test_what_was_used_already_is_owed_but_not_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+    buckets.charge(replace(withdrawal(), cost=3))
+    assert buckets.take([withdrawal()]) == 60
+    buckets.charge(replace(withdrawal(), cost=1000))
+    assert buckets.take([withdrawal()]) == 90
+    buckets.charge(withdrawal(count=0, who="z"))
+    assert buckets.take([withdrawal(who="z")]) == 0
 
 
 @pytest.mark.django_db

@@ -301,6 +301,17 @@ def _waited_for(decoders: isolated.Decoders, waiting: threading.Event) -> bool:
         return True
 
 
+def test_it_is_told_how_long_a_decoder_was_held(tmp_path: Path) -> None:
+    held: list[float] = []
+    song = sounds.wav(tmp_path / "s.wav", sounds.music(1.0))
+    probe_isolated(song, 60, spent=held.append)
+    song.write_bytes(b"no music" * 99)
+    with pytest.raises(Fault):
+        probe_isolated(song, 60, spent=held.append)
+    assert len(held) == 2
+    assert min(held) > 0
+
+
 def test_what_a_decoder_complains_of_is_logged_on_one_line(
     song: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,7 +122,7 @@ def test_it_is_known_whose_song_is_read(visitor: Client, monkeypatch: pytest.Mon
     """So that nobody has all decoders."""
     heard: list[str] = []
 
-    def probe(_path: Path, _seconds: float, client: str) -> None:
+    def probe(_path: Path, _seconds: float, client: str, _spent: object) -> None:
         heard.append(client)
         raise Fault("not_audio")
 
@@ -131,6 +131,29 @@ def test_it_is_known_whose_song_is_read(visitor: Client, monkeypatch: pytest.Mon
         visitor.post(place, {"file": files("a.wav")}, REMOTE_ADDR="192.0.2.7")
     assert len(heard) == 2
     assert heard[0] == heard[1] != ""
+
+
+def test_what_holds_a_decoder_for_long_counts_as_several_uploads(
+    visitor: Client, site_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe(_path: Path, _seconds: float, _client: str, spent: Callable[[float], None]) -> None:
+        spent(held)
+        raise Fault("too_slow")
+
+    def send() -> int:
+        return visitor.post("/", {"file": files("a.wav"), **CHOICE}).status_code
+
+    monkeypatch.setattr(uploads, "probe_isolated", probe)
+    site_settings.RATE_LIMITS = {**site_settings.RATE_LIMITS, "upload": (6, 3600)}
+    held = 9.0
+    assert send() == 422
+    held = 35.0
+    assert send() == 422
+    assert send() == 422
+    refused = visitor.post("/api/separate", {"file": files("a.wav")})
+    assert refused.status_code == 429
+    wait = int(refused.headers["Retry-After"])
+    assert 3.9 * 600 < wait <= 4 * 600, "three more uploads than there were, and this one"
 
 
 def test_the_hash_is_taken_as_the_file_comes(

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -107,18 +107,27 @@ class Decoders:
 decoders = Decoders(os.cpu_count() or 1)
 
 
-def probe_isolated(path: Path, max_seconds: float, client: str = "") -> AudioInfo:
+def probe_isolated(
+    path: Path, max_seconds: float, client: str = "", spent: Callable[[float], None] | None = None
+) -> AudioInfo:
     """`separations.audio.probe.probe` in the sandbox.
 
     Args:
         client: who sent the song.
+        spent: told how many seconds a decoder was held, whatever came of it.
 
     Raises:
         Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
             long, busy or too_many_at_once when it has to wait for a decoder too long.
     """
-    with decoders.one(client), Child(path, "probe", max_seconds) as child:
-        return _info(child.hear().get("info"), max_seconds)
+    with decoders.one(client):
+        began = time.monotonic()
+        try:
+            with Child(path, "probe", max_seconds) as child:
+                return _info(child.hear().get("info"), max_seconds)
+        finally:
+            if spent is not None:
+                spent(time.monotonic() - began)
 
 
 class Song:
