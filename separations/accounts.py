@@ -18,7 +18,7 @@ def claim(visitor: str, user_id: int) -> int:
     One UPDATE of what is no account's yet: of two log-ins at once each song goes to one. (A job
     without an account has a visitor; none is found for a session that has sent nothing.)
     """
-    return Job.objects.filter(user=None, visitor=visitor).update(user_id=user_id)
+    return Job.objects.filter(user=None, visitor=visitor).update(user_id=user_id, network="")
 
 
 def delete_everything(owner: Owner) -> int:

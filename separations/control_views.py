@@ -40,7 +40,6 @@ KINDS = {
     "job": _("records of jobs without files"),
     "sessions": _("sessions that ended"),
     "buckets": _("counts of fair use that ended"),
-    "networks": _("traces of where songs that ended came from"),
     "idempotency keys": _("keys of requests that could be repeated"),
 }
 

@@ -85,9 +85,9 @@ def take_in(
             job = jobs.submit(upload, options, owner, webhook_url)
             if once is not None:
                 once.keep(job)
-    except IntegrityError:
+    except (IntegrityError, Fault):
         uploads.drop(upload)
-        # The same request came in at the same time, and was first.
+        # The same request came in at the same time, was first, and is counted already.
         if once is not None and (earlier := once.earlier()):
             return earlier
         raise

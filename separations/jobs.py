@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from separations import quotas, results, timeline
 from separations.engine.messages import OUTPUT_VERSION
-from separations.engine.options import Options, passes, settle
+from separations.engine.options import Options, passes, settle, work
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault
 from separations.models import QUEUE_ORDER, Job, JobQuerySet, Owner, Stem, Transition, Upload
@@ -64,7 +64,7 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
     """
     model = read_model(settings.MODEL_DIR, options.model)
     options, notes = settle(options, model)
-    work = _work(options, model)
+    _check_passes(options, model)
     with transaction.atomic():
         quotas.hold(owner)
         job = Job.objects.create(
@@ -86,20 +86,15 @@ def submit(upload: Upload, options: Options, owner: Owner, webhook_url: str = ""
         if serve_from_store(job):
             job.refresh_from_db()
         else:
-            quotas.check(owner, upload.seconds * work, job)
+            quotas.check(owner, upload.seconds * work(options, model), job)
     return job
 
 
-def _work(options: Options, model: ModelInfo) -> float:
-    """How often a network goes over the song: each of the model's in every pass.
-
-    Raises:
-        Fault: too_much_work, so that nobody's options hold the machine for hours.
-    """
+def _check_passes(options: Options, model: ModelInfo) -> None:
+    """Raises Fault (too_much_work): nobody's options hold the machine for hours."""
     asked, most = passes(options, model), settings.MAX_PASSES
     if most and asked > most:
         raise Fault("too_much_work", asked=f"{asked:.1f}", most=most)
-    return asked * model.passes
 
 
 def result_key(upload: Upload, options: Options, model: ModelInfo) -> str:
@@ -138,13 +133,13 @@ def next_turn(owner: Owner) -> int:
     share a few places in each round with the others of their network.
     """
     served = Job.objects.running().aggregate(turn=Max("turn"))["turn"]
-    waiting = Job.objects.waiting().filter(priority__gte=IN_TURN)
-    next_up = waiting.aggregate(turn=Min("turn"))["turn"]
-    own = Job.objects.of(owner).active().aggregate(turn=Max("turn"))["turn"]
+    in_turn = Job.objects.active().filter(priority__gte=IN_TURN)
+    next_up = in_turn.waiting().aggregate(turn=Min("turn"))["turn"]
+    own = in_turn.of(owner).aggregate(turn=Max("turn"))["turn"]
     now = [turn for turn in (served, next_up) if turn is not None]
     turn = 1 + max(min(now, default=-1), -1 if own is None else own)
     if network := quotas.network(owner):
-        beside = Job.objects.active().filter(network=network, turn__gte=turn)
+        beside = in_turn.filter(network=network, turn__gte=turn)
         taken = Counter(beside.values_list("turn", flat=True))
         while taken[turn] >= OF_A_NETWORK:
             turn += 1
@@ -177,6 +172,7 @@ def hand_out(finished: Job, waiting: JobQuerySet, cause: Cause) -> int:
             stage=Job.Stage.ENCODE,
             progress=1.0,
             cached=True,
+            network="",
             frames=finished.frames,
             engine=finished.engine,
             song_peak=finished.song_peak,
@@ -216,6 +212,7 @@ def cancel(job: Job, by: str = OWNER) -> bool:
             .filter(pk=job.pk)
             .update(
                 state=State.CANCELLED,
+                network="",
                 remaining=None,
                 lease=None,
                 memory_reserved=None,
@@ -259,9 +256,10 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
         Fault: upload_gone when the song is not kept any more, what is wrong with the model, or
             what `separations.quotas` says.
     """
-    due = job.owner if owner is None else replace(job.owner, client=owner.client)
+    # Whose address nobody knows any more, the staff's, is one of them.
+    due = replace(job.owner, client=owner.client if owner else STAFF)
     with transaction.atomic():
-        quotas.hold(due)
+        quotas.hold(owner or due)
         _hold_song(job)
         queued = Job.objects.filter(pk=job.pk, state__in=(State.FAILED, State.CANCELLED)).update(
             **QUEUED_AFRESH,
@@ -282,8 +280,7 @@ def retry(job: Job, owner: Owner | None = None) -> bool:
                 quotas.check_storage(owner)
             if not serve_from_store(job) and owner is not None:
                 model = read_model(settings.MODEL_DIR, job.model)
-                work = passes(job.separation, model) * model.passes
-                quotas.check(owner, job.upload.seconds * work, job)
+                quotas.check(owner, job.upload.seconds * work(job.separation, model), job)
     return queued == 1
 
 

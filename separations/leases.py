@@ -151,6 +151,7 @@ def finish(job: Job, done: Done, staging: Path) -> bool:
             return False
         Job.objects.filter(pk=held.pk).update(
             state=State.DONE,
+            network="",
             stage=Job.Stage.ENCODE,
             progress=1.0,
             remaining=None,
@@ -188,6 +189,7 @@ def _fail(held: Job, fault: Fault) -> None:
     """End a job whose row is locked, and those attached to it."""
     ended = {
         "state": State.FAILED,
+        "network": "",
         "remaining": None,
         "lease": None,
         "memory_reserved": None,

@@ -8,7 +8,7 @@ from loky import cpu_count
 
 from separations.engine import memory
 from separations.engine.messages import Progress
-from separations.engine.options import Options, passes
+from separations.engine.options import Options, work
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault
 from separations.models import Job
@@ -79,7 +79,7 @@ def time_limit(options: Options, model: ModelInfo) -> float:
 
     As the cost of a song's second grows with models, passes and overlap.
     """
-    return settings.JOB_TIMEOUT_SECONDS * model.passes * passes(options, model)
+    return settings.JOB_TIMEOUT_SECONDS * work(options, model)
 
 
 def longest_silence(options: Options, model: ModelInfo) -> float:

@@ -127,10 +127,6 @@ class JobQuerySet(models.QuerySet["Job"]):
     def with_result(self, key: str) -> "JobQuerySet":
         return self.filter(SERVED, result_key=key)
 
-    def with_needless_network(self) -> "JobQuerySet":
-        """Jobs that take no turn any more and still know whose network they came from."""
-        return self.filter(network__gt="", state__in=Job.ENDED)
-
     def served(self) -> "JobQuerySet":
         """Finished jobs whose stems are kept."""
         return self.filter(SERVED)
@@ -174,12 +170,8 @@ class Job(models.Model):
         verbose_name=_("user"),
     )
     visitor = models.CharField(_("visitor"), max_length=32, blank=True, db_index=True)
-    network = models.CharField(
-        _("network"),
-        max_length=64,
-        blank=True,
-        help_text=_("a keyed hash of where somebody without account is, until the job has ended"),
-    )
+    # A keyed hash of where somebody without an account is; see `separations.quotas.network`.
+    network = models.CharField(_("network"), max_length=64, blank=True)
 
     model = models.CharField(_("model"), max_length=100)
     stem_choice = models.CharField(_("stem choice"), max_length=40, default=ALL_STEMS)
@@ -237,7 +229,6 @@ class Job(models.Model):
             models.Index(fields=("cached", "-created_at"), name="job_from_store"),
             models.Index(fields=("model", "-created_at"), name="job_of_model"),
             models.Index(fields=("error_code", "-created_at"), name="job_of_error"),
-            models.Index(fields=("network",), name="job_of_network", condition=Q(network__gt="")),
         )
         constraints = (
             models.CheckConstraint(
@@ -257,6 +248,10 @@ class Job(models.Model):
                 name="job_ended_has_a_time",
                 condition=Q(state__in=("queued", "running"), finished_at=None)
                 | Q(state__in=("done", "failed", "cancelled"), finished_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="job_ended_came_from_nowhere",
+                condition=Q(network="") | Q(state__in=("queued", "running"), user=None),
             ),
             models.CheckConstraint(
                 name="job_failed_says_why",

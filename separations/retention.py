@@ -155,11 +155,8 @@ def _rows() -> Iterator[Waste]:
         yield Waste("job", job.pk.hex, 0, partial(_forget, job, over))
     if expired := Session.objects.filter(expire_date__lt=timezone.now()).count():
         yield Waste("sessions", str(expired), 0, SessionStore.clear_expired)
-    networks = Job.objects.with_needless_network()
-    if count := networks.count():
-        yield Waste("networks", str(count), 0, partial(networks.update, network=""))
     if idle := buckets.idle().count():
-        yield Waste("buckets", str(idle), 0, buckets.idle().delete)
+        yield Waste("buckets", str(idle), 0, buckets.forget_idle)
     if keys := intake.forgettable().count():
         yield Waste("idempotency keys", str(keys), 0, intake.forgettable().delete)
 

@@ -161,7 +161,8 @@ def mail_server(url: str) -> dict[str, Any]:
 
 def mail_domain(allowed: list[str], host: str) -> str:
     """The site's first public name: mail servers refuse senders at 127.0.0.1."""
-    return next((name for name in allowed if re.search(r"^\w.*\.[A-Za-z][\w-]+$", name)), host)
+    names = (name.lstrip(".") for name in allowed)  # all below it, and itself
+    return next((name for name in names if re.fullmatch(r"\w.*\.[A-Za-z][\w-]+", name)), host)
 
 
 # Where things are

@@ -106,12 +106,16 @@ def test_after_the_log_out_the_browser_is_nobodys(
 
 def test_each_song_is_claimed_once(site_settings: Settings, anna: User) -> None:
     job = done("Mine", "a" * 32)
+    waits = done("Another", "a" * 32)
+    Job.objects.filter(pk=waits.pk).update(state="queued", finished_at=None, network="hash")
     bert = User.objects.create_user("bert")
-    assert accounts.claim("a" * 32, anna.pk) == 1
+    assert accounts.claim("a" * 32, anna.pk) == 2
     assert accounts.claim("a" * 32, bert.pk) == 0
     assert accounts.claim("", bert.pk) == 0
     job.refresh_from_db()
-    assert job.user == anna
+    waits.refresh_from_db()
+    assert job.user == waits.user == anna
+    assert waits.network == "", "it takes no place of their network any more"
 
 
 def test_the_admins_log_in_claims_too(site_settings: Settings, anna: User) -> None:

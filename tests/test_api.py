@@ -297,6 +297,7 @@ def test_more_networks_count_as_more_minutes(
     assert send(program, song, model="tiny_ft").status_code == 202
     refused = send(program, song, model="tiny_ft", shifts="2")
     told(refused, 429, "quota_minutes")
+    assert send(program, song, model="tiny_ft", stems="vocals").status_code == 202, "one of four"
     assert "slower models count several times" in refused.json()["detail"]
 
 
@@ -458,11 +459,18 @@ def test_a_request_that_failed_can_be_sent_again_with_its_key(
     assert send(program, song, key("a"), shifts="1").status_code == 202
 
 
+@pytest.mark.parametrize("most", [0, 1], ids=["no limit", "room for one"])
 def test_of_two_same_requests_at_once_one_makes_the_job(
-    program: Client, song: bytes, kept_files: Any, monkeypatch: pytest.MonkeyPatch
+    program: Client,
+    song: bytes,
+    kept_files: Any,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
 ) -> None:
     from separations.intake import Once
 
+    settings.MAX_QUEUED_JOBS = most
     first = send(program, song, key("a")).json()
     files = kept_files()
     looks = iter([None])

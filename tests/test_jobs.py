@@ -464,10 +464,12 @@ def test_newcomers_do_not_starve_who_waits(submit: Submit) -> None:
         assert newcomers_before < 4
 
 
-def test_dropped_cookies_bring_no_turns(submit: Submit) -> None:
-    def stranger(number: int) -> Owner:
-        return Owner(visitor=f"{number:032x}", client="192.0.2.1")
+def stranger(number: int) -> Owner:
+    """One of many behind an address, or one who drops their cookies."""
+    return Owner(visitor=f"{number:032x}", client="192.0.2.1")
 
+
+def test_dropped_cookies_bring_no_turns(submit: Submit) -> None:
     queue = [submit(stranger(number), overlap=number / 100) for number in range(10)]
     queue.append(submit(replace(BERT, client="198.51.100.7"), overlap=0.5))
     last = queue[9]
@@ -476,11 +478,45 @@ def test_dropped_cookies_bring_no_turns(submit: Submit) -> None:
     assert in_order(queue) == [0, 1, 2, 3, 4, 10, 5, 6, 7, 8, 9]
 
 
-def test_an_account_has_its_turn_wherever_it_is(submit: Submit, django_user_model: Any) -> None:
-    queue = [
-        submit(Owner(visitor=f"{number:032x}", client="192.0.2.1"), overlap=number / 100)
-        for number in range(8)
+def test_what_is_tried_again_takes_turns_as_before(submit: Submit) -> None:
+    queue = [submit(stranger(number), overlap=number / 100) for number in range(12)]
+    for job in queue:
+        assert jobs.cancel(job)
+    assert not Job.objects.exclude(network="").exists(), "it is forgotten where they were"
+    for number, job in enumerate(queue):
+        assert jobs.retry(job, stranger(number) if number < 6 else None)
+    turns = list(Job.objects.order_by("queued_at").values_list("turn", flat=True))
+    assert turns[:6] == [0, 1, 1, 1, 1, 2]
+    assert turns[6:] == [1, 1, 1, 1, 2, 2], "by the staff, who do not know where either"
+
+
+def test_songs_moved_to_the_end_hold_nobody_up(submit: Submit) -> None:
+    flood = [submit(stranger(number), overlap=number / 100) for number in range(9)]
+    album = [submit(ANNA, overlap=number / 100) for number in range(20, 26)]
+    late = Job.objects.filter(pk__in=[job.pk for job in (*flood[1:], *album)])
+    assert jobs.prioritise(late, jobs.LAST) == 14
+    assert submit(stranger(99), overlap=0.5).turn == 1
+    assert submit(ANNA, overlap=0.6).turn == 1
+
+
+def test_it_is_forgotten_where_a_song_came_from_when_it_ends(submit: Submit) -> None:
+    first, beside = submit(stranger(1)), submit(stranger(2))
+    assert first.network == beside.network != ""
+    assert "192.0.2.1" not in first.network
+    finished(first)
+    beside.refresh_from_db()
+    from_store = submit(stranger(3))
+    other = submit(stranger(4), overlap=0.3)
+    leases.fail(claimed(), Fault("engine_error", reason="test"))
+    other.refresh_from_db()
+    assert [job.state for job in (first, beside, from_store, other)] == [State.DONE] * 3 + [
+        State.FAILED
     ]
+    assert [job.network for job in (first, beside, from_store, other)] == [""] * 4
+
+
+def test_an_account_has_its_turn_wherever_it_is(submit: Submit, django_user_model: Any) -> None:
+    queue = [submit(stranger(number), overlap=number / 100) for number in range(8)]
     user = django_user_model.objects.create_user("anna")
     queue.append(submit(Owner("", user.pk, "192.0.2.1"), overlap=0.5))
     assert queue[-1].network == ""

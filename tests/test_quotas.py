@@ -7,7 +7,8 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from separations.models import Bucket, Job, Upload
+from separations import quotas
+from separations.models import Bucket, Job, Owner, Upload
 from tests.sounds import music, wav
 
 pytestmark = pytest.mark.usefixtures("no_queue")
@@ -37,6 +38,14 @@ def test_so_many_may_wait(
     assert again.status_code == 429
     first.refresh_from_db()
     assert first.state == "cancelled"
+
+
+@pytest.mark.django_db
+def test_songs_of_an_owner_and_of_their_network_are_queued_one_at_a_time() -> None:
+    """By locks on rows of theirs, of which nothing is taken. (SQLite has one writer anyhow.)"""
+    for _ in range(3):
+        quotas.hold(Owner("a" * 32, client="192.0.2.1"))
+    assert list(Bucket.objects.values_list("tokens", flat=True)) == [1.0, 1.0]
 
 
 def test_so_many_minutes_fit_into_a_day_also_without_cookies(

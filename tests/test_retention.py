@@ -5,7 +5,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -235,17 +234,6 @@ def test_records_and_sessions_go_in_the_end(done: Submit, settings: Settings) ->
     assert not Job.objects.filter(pk__in=[job.pk, failed.pk]).exists()
     assert Upload.objects.get() == kept.upload, "its stems went just now, and that is to be told"
     assert not Session.objects.exists()
-
-
-def test_where_a_song_came_from_is_known_as_long_as_it_waits(done: Submit, submit: Submit) -> None:
-    somewhere = replace(ANNA, client="192.0.2.1")
-    ended, waits = done(owner=somewhere), submit(1, somewhere)
-    assert "192.0.2.1" not in ended.network != ""
-    assert "networks" in kinds(retention.clean())
-    ended.refresh_from_db()
-    waits.refresh_from_db()
-    assert (ended.network, bool(waits.network)) == ("", True)
-    assert "networks" not in kinds(retention.clean())
 
 
 def test_over_the_cap_the_least_lately_used_go_first(

@@ -54,7 +54,7 @@ def test_a_secret_can_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_mails_come_from_the_sites_name() -> None:
     assert mail_domain(["127.0.0.1", "[::1]", "localhost", ".a.example", "b.example"], "::1") == (
-        "b.example"
+        "a.example"
     )
     assert mail_domain(["localhost", "127.0.0.1", "*"], "127.0.0.1") == "127.0.0.1"
 

@@ -79,6 +79,28 @@ def passes(options: Options, model: ModelInfo) -> float:
     return max(1, options.shifts) * max(1.0, overlapping) * max(1.0, padding)
 
 
+def needed_sources(info: ModelInfo, options: Options) -> list[int]:
+    """Columns of the sources that the chosen stems are made of."""
+    if options.stems == ALL_STEMS or options.rest == "sum":
+        return list(range(len(info.sources)))
+    return [info.sources.index(options.stems)]
+
+
+def needed_models(info: ModelInfo, options: Options) -> list[int]:
+    """The models of the bag that have a say in any needed source; others do not run."""
+    needed = needed_sources(info, options)
+    return [
+        model
+        for model in range(len(info.weights))
+        if any(info.weights[model][source] for source in needed)
+    ]
+
+
+def work(options: Options, model: ModelInfo) -> float:
+    """What a second of the song costs: 1 for a network that goes over it once."""
+    return passes(options, model) * len(needed_models(model, options))
+
+
 def rest_name(stem: str) -> str:
     """The name of everything but `stem`."""
     return "instrumental" if stem == "vocals" else f"no_{stem}"

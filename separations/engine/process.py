@@ -27,7 +27,13 @@ from separations.audio.stems import StemWriter
 from separations.engine import memory, messages, politeness, separator
 from separations.engine.bank import Bank
 from separations.engine.messages import Done, Failed, Progress, Request, StemFile
-from separations.engine.options import ALL_STEMS, MIXTURE, Options, stem_names
+from separations.engine.options import (
+    ALL_STEMS,
+    MIXTURE,
+    Options,
+    needed_models,
+    stem_names,
+)
 from separations.engine.song import write_song
 from separations.engine.store import ModelInfo, read_model
 from separations.faults import Fault, storage_fault
@@ -77,7 +83,7 @@ class Engine:
         if options.device == "cuda":
             _see_that_there_is_cuda()
         bank = self._bank(info, request, lambda: send(Progress("start", 0.0, None)))
-        for part in separator.needed_models(info, options):
+        for part in needed_models(info, options):
             bank.network(part)  # now: to compile one takes a while, which only this thread may tell
 
         def decoded(frames: int) -> None:

@@ -18,7 +18,13 @@ import numpy as np
 
 from separations.audio.info import SAMPLE_RATE
 from separations.engine.network import Network, Samples
-from separations.engine.options import ALL_STEMS, Options, rest_name
+from separations.engine.options import (
+    ALL_STEMS,
+    Options,
+    needed_models,
+    needed_sources,
+    rest_name,
+)
 from separations.engine.store import ModelInfo
 from separations.faults import Fault
 
@@ -66,23 +72,6 @@ class Chunk:
     length: int
     model: int
     pass_index: int
-
-
-def needed_sources(info: ModelInfo, options: Options) -> list[int]:
-    """Columns of the sources that the chosen stems are made of."""
-    if options.stems == ALL_STEMS or options.rest == "sum":
-        return list(range(len(info.sources)))
-    return [info.sources.index(options.stems)]
-
-
-def needed_models(info: ModelInfo, options: Options) -> list[int]:
-    """The models of the bag that have a say in any needed source; others do not run."""
-    needed = needed_sources(info, options)
-    return [
-        model
-        for model in range(len(info.weights))
-        if any(info.weights[model][source] for source in needed)
-    ]
 
 
 class Separation:

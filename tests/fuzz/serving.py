@@ -190,7 +190,11 @@ def lie(server: Server, song: bytes, incoming: Path, tally: Tally) -> None:
 
 def memory(processes: list[psutil.Process]) -> int:
     """Bytes that all of them hold together."""
-    return sum(process.memory_info().rss for process in processes)
+    total = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # a decoder that had only begun
+            total += process.memory_info().rss
+    return total
 
 
 def large(server: Server, tally: Tally) -> None:
