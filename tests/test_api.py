@@ -15,7 +15,7 @@ from pytest_django import Settings
 from separations import askers, control, leases, sentences, tokens
 from separations.engine.options import Options, passes
 from separations.engine.store import read_model
-from separations.models import IdempotencyKey, Job, Owner, Upload
+from separations.models import Bucket, IdempotencyKey, Job, Owner, Upload
 from tests import sounds
 from tests.test_jobs import claimed, made, upload
 
@@ -471,14 +471,18 @@ def test_of_two_same_requests_at_once_one_makes_the_job(
     from separations.intake import Once
 
     settings.MAX_QUEUED_JOBS = most
+    settings.MAX_MINUTES_A_DAY = 600
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (0, 0), "api": (0, 0)}
     first = send(program, song, key("a")).json()
     files = kept_files()
+    counted = sorted(Bucket.objects.values_list("key", "tokens"))
     looks = iter([None])
     really = Once.earlier
     monkeypatch.setattr(Once, "earlier", lambda self: next(looks, really(self)))
     assert send(program, song, key("a")).json()["task_id"] == first["task_id"]
     assert Job.objects.count() == Upload.objects.count() == 1
     assert kept_files() == files
+    assert sorted(Bucket.objects.values_list("key", "tokens")) == counted
 
 
 def test_keys_are_forgotten_after_a_day(program: Client, song: bytes) -> None:
