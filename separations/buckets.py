@@ -67,8 +67,10 @@ def take(withdrawals: Iterable[Withdrawal]) -> int:
 
 
 def charge(used: Withdrawal) -> None:
-    """Make a withdrawal of what was used already, also where the bucket holds too little: so much
-    longer is the next wait, but never longer than an empty bucket takes to be full."""
+    """Make a withdrawal of what was used already, also where the bucket holds too little.
+
+    So much longer is the next wait; no more is ever owed than the bucket holds when it is full.
+    """
     if not used.count:
         return
     with transaction.atomic():

@@ -403,6 +403,17 @@ def test_a_job_whose_model_is_gone_is_run_and_says_so(
         limits.Watch(claimed())
 
 
+def test_a_stem_that_the_model_has_no_more_is_said(submit: Submit) -> None:
+    job = submit(stems="vocals")
+    Job.objects.filter(pk=job.pk).update(options={**job.options, "stems": "piano"})
+    with pytest.raises(Fault, match="no_such_stem"):
+        limits.Watch(claimed())
+    assert jobs.cancel(job)
+    job.refresh_from_db()
+    with pytest.raises(Fault, match="no_such_stem"):
+        jobs.retry(job, ANNA)
+
+
 def test_the_same_file_is_not_decoded_twice(
     upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,14 +120,15 @@ def probe_isolated(
         Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
             long, busy or too_many_at_once when it has to wait for a decoder too long.
     """
-    with decoders.one(client):
-        began = time.monotonic()
-        try:
+    began = None
+    try:
+        with decoders.one(client):
+            began = time.monotonic()
             with Child(path, "probe", max_seconds) as child:
                 return _info(child.hear().get("info"), max_seconds)
-        finally:
-            if spent is not None:
-                spent(time.monotonic() - began)
+    finally:
+        if spent is not None and began is not None:
+            spent(time.monotonic() - began)
 
 
 class Song:

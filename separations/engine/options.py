@@ -80,7 +80,13 @@ def passes(options: Options, model: ModelInfo) -> float:
 
 
 def needed_sources(info: ModelInfo, options: Options) -> list[int]:
-    """Columns of the sources that the chosen stems are made of."""
+    """Columns of the sources that the chosen stems are made of.
+
+    Raises:
+        Fault: no_such_stem.
+    """
+    if options.stems not in (ALL_STEMS, *info.sources):
+        raise Fault("no_such_stem", stem=options.stems, stems=", ".join(info.sources))
     if options.stems == ALL_STEMS or options.rest == "sum":
         return list(range(len(info.sources)))
     return [info.sources.index(options.stems)]
@@ -132,8 +138,7 @@ def settle(options: Options, model: ModelInfo) -> tuple[Options, list[Note]]:
     _among("engine", options.engine, ENGINES)
     _among("precision", options.precision, PRECISIONS)
     _among("rest", options.rest, ("mixture", "sum"))
-    if options.stems not in (ALL_STEMS, *model.sources):
-        raise Fault("no_such_stem", stem=options.stems, stems=", ".join(model.sources))
+    needed_sources(model, options)
     if options.stems == ALL_STEMS:
         options = replace(options, rest="mixture")  # unused: one result, one key
     notes = []
