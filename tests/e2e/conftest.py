@@ -25,6 +25,11 @@ ARGUMENTS = (
 REFUSALS = ("the server responded with a status of 4", "Response Status Error Code 4")
 
 
+def fits(page: Page, width: int) -> None:
+    """The page is no wider than the window, once its waveforms have been drawn anew."""
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
+
+
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:

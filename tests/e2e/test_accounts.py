@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
-from tests.e2e.conftest import REFUSALS
+from tests.e2e.conftest import REFUSALS, fits
 from tests.running_site import Site
 
 pytestmark = pytest.mark.browser
@@ -45,7 +45,7 @@ def fits_and_can_be_used(page: Page) -> None:
     assert found.violations_count == 0, found.generate_report()
     size = page.viewport_size
     page.set_viewport_size({"width": 360, "height": 740})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    fits(page, 360)
     assert size is not None
     page.set_viewport_size(size)
 

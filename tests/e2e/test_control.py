@@ -8,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests import running_site, sounds
+from tests.e2e.conftest import fits
 from tests.running_site import Site, running, until
 
 pytestmark = pytest.mark.browser
@@ -203,7 +204,7 @@ def test_everybody_can_use_the_room_on_every_screen(
         found = Axe().run(boss, context="#content")
         assert found.violations_count == 0, found.generate_report()
     boss.set_viewport_size({"width": 390, "height": 800})
-    assert boss.evaluate("document.documentElement.scrollWidth") <= 390
+    fits(boss, 390)
     table = boss.locator("#day-figures")
     table.locator("summary").click()
     with boss.expect_response(lambda response: response.url.endswith("/control/day")):

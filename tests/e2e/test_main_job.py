@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from separations.audio.decode import decode
 from tests import sounds
+from tests.e2e.conftest import fits
 from tests.running_site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.weights]
@@ -123,6 +124,5 @@ def test_a_song_is_dropped_watched_played_and_downloaded(
         for address, shot in ((page.url, "stems"), (real_site.url, "home")):
             view.goto(address)
             view.screenshot(path=keep / f"{shot}-{name}.png", full_page=True)
-            width = view.evaluate("document.documentElement.scrollWidth")
-            assert width <= options["viewport"]["width"]
+            fits(view, options["viewport"]["width"])
         other.close()
