@@ -12,6 +12,8 @@ os.environ["DATA_DIR"] = data_dir
 # Small models gain nothing from another engine; the tests of engines say which they want.
 os.environ["ENGINE"], os.environ["PRECISION"] = "torch", "float32"
 os.environ["ENGINE_NICE"] = "0"  # tests run side by side, and all of them wait for engines
+# Several processes share the cores: a thread of torch's that spins while it waits takes one away.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 os.environ["MIN_FREE_DISK_MB"] = "0"  # whatever else lies on this machine's disk
 os.environ["WEB_WORKERS"] = "1"  # starts sooner, and shares of its threads can be counted
 # Tests do in seconds, from one address, what nobody does in a day.
