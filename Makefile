@@ -1,13 +1,13 @@
-# Every target sets up what it needs; see README.md. All the work is in stemsite/bootstrap.py.
+# Every target sets up what it needs; see CONTRIBUTING.md. All the work is in stemsite/setup/.
 PYTHON ?= python3
 
-.PHONY: run test setup lint dev faults fuzz bench load audit sbom lock
+.PHONY: run test setup lint messages dev faults fuzz bench load audit sbom lock
 
-run test setup lint dev faults fuzz bench load audit sbom:
-	@$(PYTHON) stemsite/bootstrap.py $@ $(ARGS)
+run test setup lint messages dev faults fuzz bench load audit sbom:
+	@$(PYTHON) -m stemsite.setup.bootstrap $@ $(ARGS)
 
 # Lock files with hashes are made anew from pyproject.toml (torch is installed apart, see
-# bootstrap.py). pip-tools has an environment of its own: what it needs is no part of the site.
+# stemsite/setup/torch_build.py). pip-tools has an environment of its own: what it needs is no part of the site.
 lock: setup
 	.venv/bin/python -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet 'pip-tools>=7.6,<8'

@@ -1,3 +1,5 @@
+"""The app's configuration: checks, signal handlers and log filters that every process needs."""
+
 import logging
 
 from django.apps import AppConfig
@@ -9,15 +11,26 @@ class SeparationsConfig(AppConfig):
     verbose_name = _("Separations")
 
     def ready(self) -> None:
+        from django.contrib.auth.models import User
         from django.contrib.auth.signals import user_logged_in, user_logged_out
+        from django.db.models.signals import pre_save
 
-        from separations import (
-            access,
-            checks,  # noqa: F401 - registers the system checks
+        from separations.access import permissions
+        from separations.accounts import sessions
+        from separations.checks import (
+            file_checks,  # noqa: F401 - registers its system checks
+            site_checks,  # noqa: F401 - likewise
         )
-        from separations.share_tokens import NoTokens
+        from separations.fair_use import login_attempts
+        from separations.logs.secret_tokens import TokenFilter
+        from separations.models import account_names
+        from separations.worker import resources
 
-        for name in ("gunicorn.access", "gunicorn.error"):  # which have handlers of their own
-            logging.getLogger(name).addFilter(NoTokens())
-        user_logged_in.connect(access.claim_songs)
-        user_logged_out.connect(access.claim_songs)
+        resources.set_up_decoders()
+        for name in ("gunicorn.access", "gunicorn.error"):  # whose handlers are gunicorn's own
+            logging.getLogger(name).addFilter(TokenFilter())
+        pre_save.connect(account_names.fold_before_save, sender=User)
+        user_logged_in.connect(sessions.on_login)
+        user_logged_in.connect(permissions.claim_songs)
+        user_logged_in.connect(login_attempts.on_login)
+        user_logged_out.connect(permissions.claim_songs)

@@ -1,5 +1,4 @@
-"""Response headers for everything the site sends (Django 5.2 has no policies of its own), and what
-a request may not bring in."""
+"""Middleware: security headers on every response, and requests that the database cannot take."""
 
 import re
 from collections.abc import Callable
@@ -8,12 +7,12 @@ from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 
-# What a page may do: use this site's own files, and nothing else. No inline script or style
-# anywhere, the admin included.
+# Content-Security-Policy of pages, the admin included: this site's own files, no inline script or
+# style. (Django 5.2 has no setting for it.)
 PAGE = "; ".join(
     (
         "default-src 'none'",
-        # WebAssembly, which shifts pitch in the mixer; it opens neither eval nor inline scripts.
+        # WebAssembly shifts the pitch in the mixer; this allows neither eval nor inline scripts.
         "script-src 'self' 'wasm-unsafe-eval'",
         "style-src 'self'",
         "img-src 'self' data:",
@@ -25,11 +24,11 @@ PAGE = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-# What anything else may do that a browser can be brought to open as if it were a page: a stem, a
-# picture, a text. Nothing at all, in an origin of its own.
+# The policy of everything else that a browser may open as if it were a page (a stem, a picture, a
+# text): nothing, in an origin of its own.
 NO_PAGE = "default-src 'none'; frame-ancestors 'none'; sandbox"
-# What pages here never ask for. The rest (sound, clipboard, full screen) is this site's own alone
-# by the browsers' defaults, and is never handed on: nothing is framed.
+# Browser features that no page here uses. Browsers keep the rest (sound, clipboard, full screen)
+# to this site by default, and nothing is framed.
 UNUSED = (
     "accelerometer",
     "bluetooth",
@@ -53,10 +52,10 @@ UNUSED = (
 NOT_PERMITTED = ", ".join(f"{feature}=()" for feature in UNUSED)
 
 
-def protective_headers(
+def security_headers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Set what no view said otherwise. (HSTS, nosniff and others come from SecurityMiddleware.)"""
+    """Set the headers that a view has not set. (SecurityMiddleware adds HSTS and others.)"""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
@@ -65,10 +64,10 @@ def protective_headers(
         headers.setdefault("Content-Security-Policy", PAGE if is_page else NO_PAGE)
         headers.setdefault("Permissions-Policy", NOT_PERMITTED)
         headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        # Even where SecurityMiddleware did not come to it: an answer that it gave itself.
+        # SecurityMiddleware does not set it on its own redirects.
         headers.setdefault("X-Content-Type-Options", "nosniff")
-        # Whatever is not said to be for everybody is for one visitor, and for no cache. An answer
-        # without a body (304) would change what is said of the one that the browser has.
+        # A response is for one visitor and no cache unless a view says otherwise. A 304 would
+        # change the header of the response that the browser has stored.
         if response.status_code != 304:
             headers.setdefault("Cache-Control", "private, no-store")
         return response
@@ -79,13 +78,13 @@ def protective_headers(
 SESSION_KEY = re.compile(r"[a-z0-9]{32}")  # as Django makes them
 
 
-def well_formed(
+def refuse_nul_bytes(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Keep NULs from PostgreSQL, which takes none, with an error that Django does not expect.
+    """Keep NUL characters from PostgreSQL, which refuses them with an error Django does not handle.
 
-    A cookie that is no session's key is dropped, and a NUL in a search of the admin refused. (What
-    visitors may ask for is looked at where it is read.)
+    Drops a session cookie that is no session key, and refuses a NUL in the admin's queries. (The
+    site's own views check what they read.)
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

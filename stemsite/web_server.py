@@ -1,29 +1,43 @@
 """gunicorn's settings: `gunicorn stemsite.wsgi -c python:stemsite.web_server`."""
 
 import resource
+import sys
 from typing import Any
 
-from separations.metric_files import Place
-from stemsite.settings import HOST, LOGGING, WEB_THREADS, envint
+from separations.checks import listen_address
+from separations.monitoring.multiprocess import CountFiles
+from stemsite import data_folder
+from stemsite.environment import envint
+from stemsite.settings import (
+    DIRECT,
+    GROUP_ACCESS,
+    HOST,
+    LOGGING,
+    METRICS_DIR,
+    PORT,
+    TRUSTED_PROXIES,
+    WEB_THREADS,
+)
 
-bind = f"{HOST}:{envint('PORT', 8000, lowest=1)}"
+bind = f"{HOST}:{PORT}"
 workers = envint("WEB_WORKERS", 2, lowest=1)
 threads = WEB_THREADS
-worker_class = "stemsite.web_worker.Worker"
+worker_class = "stemsite.server.gunicorn_worker.Worker"
 timeout = 120
+umask = data_folder.forbidden_bits(group=GROUP_ACCESS)
 sendfile = False
 loglevel = "warning"
-logconfig_dict = LOGGING  # its master process logs like everybody else
+logconfig_dict = LOGGING  # for its master process
 control_socket_disable = True
-# Django alone says who is trusted to tell of https, and of nothing else (TRUSTED_PROXIES).
+# Django alone decides which proxies may report https (TRUSTED_PROXIES); gunicorn trusts none.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-worker_connections = 500
-OPEN_FILES = 4096  # of a worker: its connections, those that linger, the database's, songs
+worker_connections = 1000  # a quarter of them may be heads that are still arriving
+OPEN_FILES = 4096  # of a worker: connections, lingering ones too, the database, songs
 
 
-def _allow_files() -> None:
-    """The usual 1024 are fewer than many clients can open, and a worker without any ends."""
+def _raise_file_limit() -> None:
+    """Allow OPEN_FILES. The usual 1024 are fewer than clients can open, and a worker then ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -31,10 +45,16 @@ def _allow_files() -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Allow the workers their files; be there for as long as the site is, as counts outlive the
-    workers that counted."""
-    _allow_files()
+    """gunicorn's hook in the master process, before it listens.
+
+    Refuses an address that strangers reach unless that is meant, makes what the site needs, and
+    holds a place among the counting processes, so that counts outlive the workers that counted.
+    """
+    if why := listen_address.refusal(HOST, proxies=TRUSTED_PROXIES, direct=DIRECT):
+        sys.exit(f"The site does not start: {why}")
+    data_folder.prepare()
+    _raise_file_limit()
     try:
-        Place()
-    except OSError:  # a full disk, say, on which the site can still tell what to do
+        CountFiles(METRICS_DIR)
+    except OSError:  # a full disk: pages still work, and explain it
         server.log.exception("There is no place to count in: metrics may start again from zero")

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -5,28 +6,34 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from separations.engine.store import read_model
-from separations.faults import Fault
-from stemsite.logs import request_id
-from tests.models_in_small import make_store
+from separations.engine.weights.store import read_model
+from separations.errors.fault import Fault
+from separations.logs.formatter import request_id
+from stemsite import data_folder
+from tests.support.disks import FOLDERS, mounted
+from tests.support.models_in_small import make_store
 
-OUTPUT = Path(__file__).resolve().parent.parent / "test-output"
+# Fixtures that several rooms' tests share.
+pytest_plugins = [
+    f"tests.support.{name}" for name in ("accounts", "engines", "jobs", "pages", "share_links")
+]
 
 
 # Tests in one process, one after the other: all of a file, and all that kill processes or look for
 # processes that were killed for lack of memory.
 KILLING = (
+    "test_request_reader",
     "test_engine_process",
     "test_faults",
     "test_full_disk",
-    "test_limits",
+    "test_resources",
     "test_running_site",
     "test_slow_clients",
 )
 
 
 # Those that take minutes begin first, so that none of them is alone at the end.
-LONGEST = ("test_main_job", *KILLING, "test_real_weights", "test_mixer", "test_choice")
+LONGEST = ("test_main_job", *KILLING, "test_real_weights", "test_mixer", "test_engine_choice")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist's own reads the groups
@@ -35,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group("killing" if name in KILLING else name))
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_site() -> None:
+    """The folders, the key and the queue's tables, as every start of the site makes them."""
+    data_folder.prepare()
 
 
 @pytest.fixture(scope="session")
@@ -58,22 +71,22 @@ def real_store() -> Path:
 @pytest.fixture(autouse=True)
 def free_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that a test leaves unread hold no place in the next one; servers close them all."""
-    from separations import rate_limits
+    from separations.fair_use import concurrency
 
-    monkeypatch.setattr(rate_limits, "slots", rate_limits.Slots())
+    monkeypatch.setattr(concurrency, "slots", concurrency.Slots())
 
 
 @pytest.fixture(autouse=True)
 def fresh_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look at the queue is a new one: what tests do, they see at once."""
-    from separations import waiting
+    """Queue positions are not cached: tests see changes at once."""
+    from separations.queue import queue_position
 
-    monkeypatch.setattr(waiting, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(queue_position, "FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)
 def no_request() -> None:
-    """What a test logs is about none of the requests of the tests before it."""
+    """Forget the requests of the tests before: log lines of this test carry no id of theirs."""
     request_id.set("")
 
 
@@ -84,13 +97,7 @@ def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Sett
     settings.DEFAULT_MODEL = "tiny"
     settings.DATA_DIR = tmp_path
     settings.MIN_FREE_DISK_MB = 0
-    for name in (
-        "UPLOAD_DIR",
-        "RESULT_DIR",
-        "STAGING_DIR",
-        "RENDITION_DIR",
-        "FILE_UPLOAD_TEMP_DIR",
-    ):
+    for name in FOLDERS:
         folder = tmp_path / "site" / name.lower()
         folder.mkdir(parents=True)
         setattr(settings, name, folder)
@@ -103,8 +110,25 @@ def site_settings(settings: Settings, small_store: Path, tmp_path: Path) -> Sett
 
 @pytest.fixture
 def visitor(site_settings: Settings, db: None) -> Client:
-    """Somebody with a browser."""
+    """A visitor with a browser."""
     return Client()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for two megabytes."""
+    with mounted(tmp_path / "disk", "2m") as folder:
+        yield folder
+
+
+@pytest.fixture
+def site_on_it(site_settings: Settings, small_disk: Path) -> Path:
+    """The small disk, on which songs, stems and encodings lie."""
+    for name in FOLDERS:
+        folder = small_disk / name.lower()
+        folder.mkdir()
+        setattr(site_settings, name, folder)
+    return small_disk
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -130,7 +154,7 @@ def kept_files(site_settings: Settings) -> Any:
 @pytest.fixture
 def no_queue(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Messages to the queue are counted, not sent: these tests run no consumer."""
-    from separations import tasks
+    from separations.worker import tasks
 
     sent: list[None] = []
     monkeypatch.setattr(tasks, "_send", lambda: sent.append(None))

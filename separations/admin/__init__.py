@@ -1,5 +1,5 @@
-"""The operator's side: lists and pages of Django's admin. Buttons call what the pages call."""
+"""The operator's admin: lists, pages and actions. Actions call the services of the pages."""
 
-from separations.admin import accounts, calls, jobs, songs
+from separations.admin import accounts, jobs, songs, webhooks
 
-__all__ = ["accounts", "calls", "jobs", "songs"]
+__all__ = ["accounts", "jobs", "songs", "webhooks"]

@@ -1,7 +1,7 @@
-"""Jobs in the admin: the list, a job's page, and what the operator can do to them."""
+"""Jobs in the admin: the list, its filters and search, and a job's page."""
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -14,15 +14,16 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from separations import histories, sentences
+from separations.admin import job_history
+from separations.admin.base import IndexedFilter
 from separations.admin.job_actions import JobActions
-from separations.admin.quick import IndexedFilter
-from separations.admin.search import matching
-from separations.figures import lasting, size
-from separations.models import Job
+from separations.admin.search import matching_jobs
+from separations.errors import user_messages
+from separations.models import Job, JobQuerySet
+from separations.web.number_format import lasting, size
 
 State = Job.State
-# What may be done to a job on its page, by its state.
+# The actions on a job's page, by its state.
 BUTTONS = {
     State.QUEUED: ("cancel_jobs", "run_first", "run_last", "run_in_turn"),
     State.RUNNING: ("cancel_jobs",),
@@ -54,7 +55,7 @@ class ErrorFilter(IndexedFilter):
 
 
 class CachedFilter(admin.SimpleListFilter):
-    """Compared with a value: SQLite takes no index for a bare column."""
+    """Compares with a value: SQLite uses no index for a bare boolean column."""
 
     title, parameter_name = _("from an earlier result"), "cached"
 
@@ -67,7 +68,7 @@ class CachedFilter(admin.SimpleListFilter):
 
 
 class OwnerFilter(admin.SimpleListFilter):
-    """Where it is asked for by a link: jobs with the owner of a certain one, whose id is given."""
+    """Jobs with the same owner as a given job; only links choose it."""
 
     title, parameter_name = _("owner"), "owner_of"
 
@@ -83,9 +84,7 @@ class OwnerFilter(admin.SimpleListFilter):
             job = Job.objects.get(pk=uuid.UUID(value))
         except (ValueError, Job.DoesNotExist):
             return queryset.none()
-        if job.user_id:
-            return queryset.filter(user=job.user_id)
-        return queryset.filter(user=None, visitor=job.visitor)
+        return cast(JobQuerySet, queryset).of(job.owner)
 
 
 @admin.register(Job)
@@ -101,6 +100,7 @@ class JobAdmin(JobActions):
     )
     list_select_related = ("upload", "user")
     date_hierarchy = "created_at"
+    own_lookups = ("user__id__exact",)  # of an account's songs
     change_form_template = "admin/separations/job_page.html"
     readonly_fields = (
         *("step", "bar", "sentence", "owner", "page", "length", "waited", "took", "speed"),
@@ -126,18 +126,18 @@ class JobAdmin(JobActions):
 
     @admin.display(description=_("state"))
     def status(self, job: Job) -> SafeString:
-        """The state and all that belongs to it, so that a list is no wider than a screen."""
+        """The state, attempt, stage, progress and error in one column, to fit the screen."""
         label = job.get_state_display()
-        told: list[str] = [format_html('<span class="state {}">{}</span>', job.state, label)]
+        parts: list[str] = [format_html('<span class="state {}">{}</span>', job.state, label)]
         if job.attempt > 1:
-            told.append(gettext("attempt %(number)s") % {"number": job.attempt})
+            parts.append(gettext("attempt %(number)s") % {"number": job.attempt})
         if job.is_active:
-            if job.stage != Job.Stage.SEPARATE:  # which has the state's name
-                told.append(self.step(job))
-            told.append(self.bar(job))
+            if job.stage != Job.Stage.SEPARATE:  # whose label is the state's
+                parts.append(self.step(job))
+            parts.append(self.bar(job))
         if job.error_code:
-            told.append(self._error(job))
-        return format_html_join(SafeString("<br>"), "{}", ((each,) for each in told))
+            parts.append(self._error(job))
+        return format_html_join(SafeString("<br>"), "{}", ((each,) for each in parts))
 
     @admin.display(description=_("progress"))
     def bar(self, job: Job) -> SafeString:
@@ -151,7 +151,7 @@ class JobAdmin(JobActions):
     @admin.display(description=_("owner"))
     def owner(self, job: Job) -> SafeString:
         address = reverse("admin:separations_job_changelist")
-        words = histories.owner_words(job)
+        words = job_history.owner_label(job)
         return format_html('<a href="{}?owner_of={}">{}</a>', address, job.pk, words)
 
     @admin.display(description=_("model"))
@@ -164,28 +164,30 @@ class JobAdmin(JobActions):
 
     @admin.display(description=_("waited"))
     def waited(self, job: Job) -> str:
-        return lasting(histories.waited(job))
+        return lasting(job_history.waited(job))
 
     @admin.display(description=_("took"))
     def took(self, job: Job) -> str:
-        seconds = histories.took(job)
+        seconds = job_history.took(job)
         return "" if seconds is None else lasting(seconds)
 
     @admin.display(description=_("time ÷ length"))
     def speed(self, job: Job) -> str:
-        value = histories.speed(job)
+        value = job_history.speed(job)
         return "" if value is None else f"{value:.2f}"
 
     def _error(self, job: Job) -> SafeString:
-        sentence = sentences.fault_sentence(job.error_code, job.error_params)
+        sentence = user_messages.fault_sentence(job.error_code, job.error_params)
         short = Truncator(sentence).chars(60)
         return format_html('<span class="error" title="{}">{}</span>', sentence, short)
 
-    # A job's page alone
+    # Only on a job's page
 
     @admin.display(description=_("error"))
     def sentence(self, job: Job) -> str:
-        return sentences.fault_sentence(job.error_code, job.error_params) if job.error_code else ""
+        return (
+            user_messages.fault_sentence(job.error_code, job.error_params) if job.error_code else ""
+        )
 
     @admin.display(description=_("options"))
     def choices(self, job: Job) -> SafeString:
@@ -193,7 +195,7 @@ class JobAdmin(JobActions):
 
     @admin.display(description=_("notes"))
     def said(self, job: Job) -> str:
-        return " ".join(sentences.note_sentences(job.notes))
+        return " ".join(user_messages.note_sentences(job.notes))
 
     @admin.display(description=_("memory set aside"))
     def set_aside(self, job: Job) -> str:
@@ -212,7 +214,7 @@ class JobAdmin(JobActions):
             offered = self.get_actions(request)
             names = (*BUTTONS.get(State(job.state), ()), "download_log")
             more = {
-                "timeline": histories.lines(job),
+                "timeline": job_history.log_lines(job),
                 "stems": job.stems.all(),
                 "deliveries": job.deliveries.all(),
                 "buttons": [(name, offered[name][2]) for name in names if name in offered],
@@ -220,13 +222,13 @@ class JobAdmin(JobActions):
             }
         return super().change_view(request, object_id, form_url, {**more, **(extra_context or {})})
 
-    # What the list finds
+    # Search
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
         text = search_term.strip()
-        return (queryset.filter(matching(text)) if text else queryset), False
+        return (queryset.filter(matching_jobs(text)) if text else queryset), False
 
 
 def _value(value: object) -> object:

@@ -8,11 +8,11 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from separations.admin.base import IndexedFilter, NoDeletion, QuickAdmin
 from separations.admin.jobs import job_link, song_link
-from separations.admin.quick import IndexedFilter, QuickAdmin, Undeletable
-from separations.admin.search import HEX, songs_with_hash, songs_with_words, with_words
-from separations.figures import lasting, size
+from separations.admin.search import HEX, jobs_with_words, songs_with_hash, songs_with_words
 from separations.models import Job, ShareLink, Stem, Upload
+from separations.web.number_format import lasting, size
 
 
 class CodecFilter(IndexedFilter):
@@ -24,8 +24,8 @@ class StemNameFilter(IndexedFilter):
 
 
 @admin.register(Upload)
-class UploadAdmin(Undeletable, QuickAdmin[Upload]):
-    """An upload goes with the last of its jobs."""
+class UploadAdmin(NoDeletion, QuickAdmin[Upload]):
+    """An upload is deleted with the last of its jobs."""
 
     list_display = (
         "title",
@@ -72,7 +72,7 @@ class UploadAdmin(Undeletable, QuickAdmin[Upload]):
 
 
 @admin.register(Stem)
-class StemAdmin(Undeletable, QuickAdmin[Stem]):
+class StemAdmin(NoDeletion, QuickAdmin[Stem]):
     list_display = ("name", "of", "peak", "loudness", "page")
     list_filter = (StemNameFilter,)
     search_fields = ("name",)  # brings the box; see `get_search_results`
@@ -116,7 +116,7 @@ class ShareLinkAdmin(QuickAdmin[ShareLink]):
         text = search_term.strip()
         if not text:
             return queryset, False
-        found = Job.objects.order_by().filter(with_words(text))
+        found = Job.objects.order_by().filter(jobs_with_words(text))
         return queryset.filter(job__in=found.values("pk")), False
 
     @admin.display(description=_("job"))

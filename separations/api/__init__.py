@@ -1,1 +1,1 @@
-"""The HTTP API: the same services as the pages', as JSON and server-sent events."""
+"""The HTTP API: the services of the pages, as JSON and server-sent events."""

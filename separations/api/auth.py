@@ -1,4 +1,4 @@
-"""Who may ask the API. Tokens are read in `separations.askers`, before anything is counted."""
+"""Authentication of API requests. `access.token_auth` has read their tokens before."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
-from separations import access
-from separations.faults import Fault
+from separations.access import permissions
+from separations.errors.fault import Fault
 from separations.models import Owner
 
 
@@ -16,35 +16,35 @@ class Token(HttpBearer):
     """A token of an account, or one that a visitor got with their first song."""
 
     def authenticate(self, request: HttpRequest, token: str) -> Owner | None:
-        return getattr(request, "asker", None)
+        return getattr(request, "token_owner", None)
 
 
 class Session(APIKeyCookie):
-    """The session of a browser on this site; what changes something needs its CSRF token too."""
+    """A browser's session on this site; requests that change something need a CSRF token too."""
 
     param_name = settings.SESSION_COOKIE_NAME
 
     def __call__(self, request: HttpRequest) -> Owner | None:
-        owner = access.owner_of(request)
+        owner = permissions.owner_of(request)
         is_known = owner.user_id is not None
         if not is_known and (not owner.visitor or settings.ACCOUNTS == "required"):
             return None
-        if request.method not in access.SAFE and check_csrf(request):
+        if request.method not in permissions.SAFE and check_csrf(request):
             raise Fault("stale_form")
         return owner
 
     def authenticate(self, request: HttpRequest, key: str | None) -> Any:
-        raise NotImplementedError  # `__call__` does
+        raise NotImplementedError  # `__call__` takes its place
 
 
-def anyone(request: HttpRequest) -> bool:
-    """Whoever comes without account or session, where API_ANONYMOUS lets them."""
+def anonymous_allowed(request: HttpRequest) -> bool:
+    """Lets requests without account or session in when API_ANONYMOUS is on."""
     return settings.API_ANONYMOUS and settings.ACCOUNTS != "required"
 
 
-def reader(request: HttpRequest) -> bool:
-    """What the front page shows to everybody too."""
+def public_allowed(request: HttpRequest) -> bool:
+    """Lets everyone read what the home page shows as well."""
     return settings.ACCOUNTS != "required"
 
 
-KNOWN = (Token(), Session())
+IDENTIFIED = (Token(), Session())

@@ -1,23 +1,26 @@
-"""The API's own description (OpenAPI 3.1): what django-ninja makes of the routes, put right where
-it cannot know: the media types of errors, events and sound, and the webhooks."""
+"""The API's description (OpenAPI 3.1): django-ninja's, with what it cannot know added: the media
+types of errors, events and audio, and the webhooks."""
 
+from functools import cached_property
 from typing import Any
 
 from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
+from ninja.renderers import JSONRenderer
 
 from separations.api import schemas
-from separations.problems import CONTENT_TYPE
+from separations.errors.problem_details import CONTENT_TYPE
 
 JSON = "application/json"
 
 
-def problems_of(*statuses: int) -> dict[int, Any]:
-    """The answers of an operation that are problems."""
+def problem_responses(*statuses: int) -> dict[int, Any]:
+    """An operation's error answers, by status."""
     return dict.fromkeys((*statuses, 500), schemas.Problem)
 
 
-OPEN: dict[str, Any] = {"security": [{}]}  # to nobody in particular, too
+OPEN: dict[str, Any] = {"security": [{}]}  # authentication is optional
 EVENT = {
     "type": "object",
     "required": ["id", "data"],
@@ -32,10 +35,10 @@ EVENT = {
 }
 
 
-def binary(
+def binary_response(
     media_type: str, others: dict[int, str] | None = None, schema: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The good answers of an operation that sends no JSON."""
+    """The successful answers of an operation that sends no JSON."""
     content = {media_type: {"schema": schema or {}}}
     answers: dict[int, Any] = {200: {"description": "OK", "content": content}}
     for status, description in (others or {}).items():
@@ -45,23 +48,44 @@ def binary(
     return {"responses": answers}
 
 
+class StrictJson(JSONRenderer):
+    """Refuses NaN and infinity, which JSON does not have."""
+
+    json_dumps_params = {"allow_nan": False}
+
+
 class Api(NinjaAPI):
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """A stable id without the module: generated clients name their functions after it."""
+        return f"separations_api_routes_{operation.view_func.__name__}"
+
     def get_openapi_schema(self, **kwargs: Any) -> OpenAPISchema:
+        """The description, built once: it takes a tenth of a second, and is public."""
+        key = repr(sorted(kwargs.items()))
+        if key not in self._described:
+            self._described[key] = self._describe(**kwargs)
+        return self._described[key]
+
+    @cached_property
+    def _described(self) -> dict[str, OpenAPISchema]:
+        return {}
+
+    def _describe(self, **kwargs: Any) -> OpenAPISchema:
         described = super().get_openapi_schema(**kwargs)
         for path in described["paths"].values():
             for operation in path.values():
                 _without_null(operation.get("requestBody", {}))
                 operation["responses"] = {
-                    str(status): _as_problem(answer) if int(status) >= 400 else answer
+                    str(status): _problem_media_type(answer) if int(status) >= 400 else answer
                     for status, answer in sorted(operation["responses"].items())
                 }
         described["components"]["schemas"]["Progress"] = schemas.Progress.model_json_schema()
-        described["webhooks"] = {"separation": {"post": CALL}}
+        described["webhooks"] = {"separation": {"post": WEBHOOK}}
         return described
 
 
 def _without_null(body: dict[str, Any]) -> None:
-    """A form has no null: what may be left out is left out."""
+    """Remove null from form fields: a form leaves optional fields out."""
     for content in body.get("content", {}).values():
         for name, field in content["schema"].get("properties", {}).items():
             kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
@@ -70,14 +94,14 @@ def _without_null(body: dict[str, Any]) -> None:
                 content["schema"]["properties"][name] = {**rest, **kinds[0]}
 
 
-def _as_problem(answer: dict[str, Any]) -> dict[str, Any]:
+def _problem_media_type(answer: dict[str, Any]) -> dict[str, Any]:
     content = dict(answer.get("content", {}))
     if JSON in content:
         content[CONTENT_TYPE] = content.pop(JSON)
     return {**answer, "content": content}
 
 
-CALL = {
+WEBHOOK = {
     "summary": "A song ended",
     "description": "Sent to `webhook_url`, signed as https://www.standardwebhooks.com describes "
     "(`webhook-id`, `webhook-timestamp`, `webhook-signature`). It is sent again, later and later, "

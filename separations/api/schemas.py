@@ -1,31 +1,93 @@
-"""What the API takes and gives, as its clients see it."""
+"""Schemas of the API's requests and answers. Their descriptions are the API's documentation."""
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from ninja import Field, Schema
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from separations.audio.encoding.formats import DEFAULT_FORMAT, FORMATS, names_with_bit_rates
+from separations.engine.options import (
+    BY_SENDER,
+    DECLARED,
+    default_of,
+    hint_of,
+    plain_hint_of,
+)
 
 
 def digits(value: object) -> object:
-    """A form's text for an int; "1.0" is none."""
+    """Refuse form texts other than digits for an int, such as "1.0"."""
     if isinstance(value, str) and not value.isdecimal():
         raise ValueError("must be digits alone")
     return value
 
 
 def truth(value: object) -> object:
-    """A form's text for a bool: as JSON writes it."""
+    """Refuse form texts other than "true" and "false" for a bool."""
     if isinstance(value, str) and value not in ("true", "false"):
         raise ValueError("must be true or false")
     return value
 
 
+def known_format(name: str) -> str:
+    if name not in FORMATS:
+        raise PydanticKnownError(
+            "literal_error", {"expected": in_words(list(map(repr, FORMATS)), "or")}
+        )
+    return name
+
+
+def in_words(names: list[str], last: str) -> str:
+    """a, b and c"""
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+
+T = TypeVar("T", bound=Schema)
+
+
+def led_by(fields: dict[str, Any]) -> Callable[[type[T]], type[T]]:
+    """Put these fields before those of a schema: the options of `engine.options`, for example."""
+
+    def with_fields(schema: type[T]) -> type[T]:
+        own: dict[str, Any] = {
+            name: (each.annotation, each) for name, each in schema.model_fields.items()
+        }
+        made = create_model(
+            schema.__name__,
+            __base__=Schema,
+            __doc__=schema.__doc__,
+            __module__=schema.__module__,
+            **{**fields, **own},
+        )
+        return cast(type[T], made)
+
+    return with_fields
+
+
+class _FormatName:
+    """Tells pydantic that a text is a name of `FORMATS`."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(known_format, core_schema.str_schema())
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"enum": list(FORMATS), "type": "string"}
+
+
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
-FormatName = Literal["wav", "wav24", "float32", "flac", "mp3", "m4a", "opus"]
+FormatName = Annotated[str, _FormatName()]
 Digits = Annotated[int, BeforeValidator(digits)]
 Truth = Annotated[bool, BeforeValidator(truth)]
+FORM_TYPES: dict[Any, Any] = {int: Digits, bool: Truth}
 WebAddress = Annotated[str, Field(max_length=500)]
 
 
@@ -48,8 +110,8 @@ class Progress(Schema):
     status: Status
     progress: int = Field(ge=0, le=100, description="Whole percent; 100 when the stems are there.")
     stage: str | None = Field(
-        description="What is done just now: wait, memory, start, decode, separate or encode; or "
-        "what keeps everybody waiting: paused, no_consumer."
+        description="What is done just now: wait, memory, disk, start, decode, separate or "
+        "encode; or what keeps everybody waiting: paused, no_consumer."
     )
     eta: int | None = Field(description="Seconds that are left, where that is known.")
     queue_position: int | None = Field(description="1 for the next to run; null out of the queue.")
@@ -74,15 +136,9 @@ class Links(Schema):
     page: str
 
 
+@led_by({name: (plain_hint_of(name), ...) for name in BY_SENDER if name != "model"})
 class UsedOptions(Schema):
     """The options as they are used, which may differ from what was asked: see `notes`."""
-
-    stems: str
-    rest: str
-    segment: float | None
-    shifts: int
-    overlap: float
-    split: bool
 
 
 class Task(Progress):
@@ -139,29 +195,28 @@ class Models(Schema):
     items: list[Model]
 
 
+def _asked(name: str) -> tuple[Any, Any]:
+    """An option as a field of a form: its type and bounds, from where it is declared."""
+    declared, hint = DECLARED[name], hint_of(name)
+    default, about = default_of(name), declared.about
+    if name == "model":
+        default, about = "", "One of `/api/models`; the default one if left out."
+    if hint is bool:
+        about = f"`false`: {about}"
+    bounds = {
+        "ge": declared.lowest,
+        "le": declared.highest,
+        "max_length": declared.most_characters,
+    }
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    field: Any = Field(default, description=about, **given)  # type: ignore[call-overload]
+    return FORM_TYPES.get(hint, hint), field
+
+
+@led_by({name: _asked(name) for name in BY_SENDER})
 class Asked(Schema):
     """The form beside the file."""
 
-    model: str = Field(
-        "", max_length=100, description="One of `/api/models`; the default one if left out."
-    )
-    stems: str = Field(
-        "all", max_length=40, description="`all`, or one stem to set against the rest of the song."
-    )
-    rest: Literal["mixture", "sum"] = Field(
-        "mixture",
-        description="How that rest is made: the mixture minus the stem, or the other stems' sum.",
-    )
-    segment: float | None = Field(
-        None, ge=1, le=600, description="Seconds of a chunk; the model's own by default."
-    )
-    shifts: Digits = Field(
-        0, ge=0, le=10, description="Passes over a song moved by up to half a second, averaged."
-    )
-    overlap: float = Field(
-        0.25, ge=0, le=0.95, description="Share of a chunk that its neighbour covers too."
-    )
-    split: Truth = Field(True, description="`false`: the song in one piece, where the model can.")
     webhook_url: WebAddress | None = Field(
         None, description="An address to call when the song ends; see `webhooks`."
     )
@@ -170,9 +225,11 @@ class Asked(Schema):
 class Wanted(Schema):
     """What a download is to be: the format, and the part of the song."""
 
-    format: FormatName = "wav"
+    format: FormatName = DEFAULT_FORMAT
     bitrate: int | None = Field(
-        None, description="kbit/s, for mp3, m4a and opus; the highest by default."
+        None,
+        description=f"kbit/s, for {in_words(names_with_bit_rates(), 'and')}; the highest by "
+        "default.",
     )
     start: str = Field("", alias="from", description="Seconds; the beginning by default.")
     stop: str = Field("", alias="to", description="Seconds; the end by default.")

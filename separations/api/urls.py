@@ -1,10 +1,10 @@
-"""The API under /api/, its description and its pages."""
+"""The API's addresses under /api/, its error handlers, its description and its pages."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.db import OperationalError
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -13,25 +13,28 @@ from django.views.decorators.http import require_safe
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.openapi.docs import Swagger
 
-from separations import problems, sentences
 from separations.api import auth
-from separations.api.openapi import Api
-from separations.api.routes import router
-from separations.faults import Fault
-from separations.rate_limits import limited, overloaded
-from separations.upload_limit import refused
+from separations.api.openapi import Api, StrictJson
+from separations.api.routes import downloads, lists, songs
+from separations.errors import problem_details, user_messages
+from separations.errors.fault import Fault
+from separations.fair_use.rate_limits import limited
+from separations.fair_use.refusals import outage_fault
+from separations.uploads.handlers import refused_files
 
 api = Api(
+    renderer=StrictJson(),
     title="Stemsite",
     version="1",
     description="Send songs, follow them, fetch their stems. Errors are problem details "
     "(RFC 9457).",
     urls_namespace="api",
-    auth=list(auth.KNOWN),
+    auth=list(auth.IDENTIFIED),
     docs=Swagger({"persistAuthorization": False, "tryItOutEnabled": True}),
 )
-api.add_router("", router)
-# What each address is counted as; see `separations.rate_limits`.
+for routes in (songs, downloads, lists):
+    api.add_router("", routes.router)
+# The rate limit of each address, by name: see `separations.fair_use.rate_limits`.
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "separate": ("upload", {}),
     "task": ("action", {"GET": "api", "HEAD": "api"}),
@@ -47,62 +50,63 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @api.exception_handler(Fault)
-def fault(request: HttpRequest, exc: Fault) -> HttpResponse:
-    return problems.response(exc)
+def problem_of_fault(request: HttpRequest, exc: Fault) -> HttpResponse:
+    return problem_details.response(exc)
 
 
 @api.exception_handler(Http404)
 def not_found(request: HttpRequest, exc: Http404) -> HttpResponse:
-    return problems.response(Fault("not_found"))
+    return problem_details.response(Fault("not_found"))
 
 
 @api.exception_handler(AuthenticationError)
 def unauthorized(request: HttpRequest, exc: AuthenticationError) -> HttpResponse:
-    return problems.response(Fault("unauthorized"))
+    return problem_details.response(Fault("unauthorized"))
 
 
 @api.exception_handler(UnreadablePostError)
-def broken_off(request: HttpRequest, exc: UnreadablePostError) -> HttpResponse:
-    """Whoever sent it went away, or was too slow."""
-    return problems.response(Fault("bad_request"))
+def unreadable_body(request: HttpRequest, exc: UnreadablePostError) -> HttpResponse:
+    """The client disconnected, or was too slow."""
+    return problem_details.response(Fault("bad_request"))
 
 
-@api.exception_handler(OperationalError)
-def database_busy(request: HttpRequest, exc: OperationalError) -> HttpResponse:
-    if fault := overloaded(exc):
-        return problems.response(fault)
+@api.exception_handler(DatabaseError)
+def database_busy(request: HttpRequest, exc: DatabaseError) -> HttpResponse:
+    if problem_of_fault := outage_fault(exc):
+        response = problem_details.response(problem_of_fault)
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        return response
     raise exc
 
 
 @api.exception_handler(ValidationError)
 def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
-    """What the schema does not take. A file that was refused on its way in is missing here."""
-    for _name, refusal in refused(request):
-        return problems.response(refusal)
+    """Values that the schema refuses. A file that the upload handlers refused is missing here."""
+    for _name, refusal in refused_files(request):
+        return problem_details.response(refusal)
     errors = [{"field": str(error["loc"][-1]), "message": error["msg"]} for error in exc.errors]
     if request.method == "POST" and request.content_type != "multipart/form-data":
-        return problems.response(Fault("wrong_content_type"))
+        return problem_details.response(Fault("wrong_content_type"))
     fields = [error["field"] for error in errors]
     if fields == ["file"]:
-        return problems.response(Fault("no_file"))
+        return problem_details.response(Fault("no_file"))
     if fields == ["Idempotency-Key"]:
-        return problems.response(Fault("bad_idempotency_key"))
-    return problems.response(Fault("bad_field", fields=", ".join(fields)), errors=errors)
+        return problem_details.response(Fault("bad_idempotency_key"))
+    return problem_details.response(Fault("bad_field", fields=", ".join(fields)), errors=errors)
 
 
 @require_safe
 def problem_page(request: HttpRequest) -> HttpResponse:
-    """What the codes of problems mean."""
+    """A page that explains the codes of problems."""
     codes = [
         (code, status, str(text).replace("%(", "{").replace(")s", "}").replace("%%", "%"))
-        for code, (status, text) in sorted(sentences.FAULTS.items())
+        for code, (status, text) in sorted(user_messages.FAULTS.items())
     ]
     return render(request, "separations/problems.html", {"codes": codes})
 
 
-def _fitted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """HEAD as GET without a body; the wrong method, and a range that is not there, as problems.
-    django-ninja knows none of it."""
+def _adapted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Add what django-ninja lacks: HEAD, and problems for wrong methods and ranges."""
 
     @wraps(view)
     def fitted(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -112,11 +116,11 @@ def _fitted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
         response = view(request, *args, **kwargs)
         if response.status_code == 405:
             allowed = response.headers["Allow"]
-            response = problems.response(Fault("wrong_method", allowed=allowed))
+            response = problem_details.response(Fault("wrong_method", allowed=allowed))
             response.headers["Allow"] = allowed
         if response.status_code == 416:
             size = response.headers["Content-Range"]
-            response = problems.response(Fault("bad_range"))
+            response = problem_details.response(Fault("bad_range"))
             response.headers["Content-Range"] = size
         if is_head:
             request.method = "HEAD"
@@ -140,7 +144,7 @@ def _patterns() -> list[URLPattern]:
         assert isinstance(pattern, URLPattern)  # noqa: S101 - for the type checker
         if pattern.name in KINDS:
             kind, of_methods = KINDS[pattern.name]
-            pattern.callback = limited(kind, **of_methods)(_fitted(pattern.callback))
+            pattern.callback = limited(kind, **of_methods)(_adapted(pattern.callback))
         else:  # the description and its pages
             pattern.callback = require_safe(pattern.callback)
         found.append(pattern)

@@ -1,9 +1,13 @@
-"""What is known of a song once it has been read. Light: the web process imports it."""
+"""Facts about a decoded song, and the format of all stems. Light: the web process imports it."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 SAMPLE_RATE = 44_100  # Hz: what Demucs' models are trained on, and what every stem has
 CHANNELS = 2
+# Of the decoder, on which samples depend. Raise the first number when this package reads files in
+# another way; the version of PyAV stands for its FFmpeg.
+DECODER_VERSION = f"1 av {version('av')}"
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
-"""The engine process: `python -m separations.engine`. Requests in, messages out; see `process`."""
+"""Start an engine process: `python -m separations.engine`; see `process.worker`."""
 
 import logging
 import os
 import signal
 
-# systemd and terminals signal all processes of a service at once. When this one ends is for whoever
-# started it to say, by closing the pipe or by a kill. First of all: to import torch takes seconds.
+# systemd and terminals signal all processes of a service at once. This one ends when its parent
+# closes the pipe or kills it. Set before the imports: torch needs seconds.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main() -> None:
-    from separations.engine.process import serve
-    from stemsite.logs import formatter
+    from separations.engine.process.worker import serve
+    from separations.logs.formatter import formatter
 
     logging.basicConfig(level=logging.INFO)
     kind = os.environ.get("LOG_FORMAT", "").strip() or "text"  # checked by the site's settings

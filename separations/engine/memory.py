@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it a separation takes. No torch here."""
+"""Measure available memory (machine and cgroups), and estimate what a separation needs."""
 
 import contextlib
 import sys
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import psutil
 
-from separations.engine.store import ModelInfo
+from separations.engine.weights.store import ModelInfo
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 MEGABYTE = 1_000_000
-# From peaks of htdemucs, whose weights are float16 on disk, float32 in memory, for a moment both.
+# From peaks of htdemucs, whose weights are float16 on disk, float32 in memory, both while loading.
 ENGINE_BYTES = 1_200 * MEGABYTE
 BYTES_A_WEIGHT_BYTE = 3
 BYTES_A_PARALLEL_CHUNK = 500 * MEGABYTE
-# Where a cgroup keeps its limit, its use, and the part of its use that is file cache to be dropped.
+# A cgroup's files for limit and use, and the field for the part of its use that is file cache.
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def estimated_need(model: ModelInfo, parallel_chunks: int) -> int:
-    """Bytes that a separation is expected to take where none was measured yet."""
+    """Bytes that a separation is expected to need, if none was measured yet."""
     more = max(0, parallel_chunks - 1) * BYTES_A_PARALLEL_CHUNK
     return ENGINE_BYTES + BYTES_A_WEIGHT_BYTE * model.bytes + more
 
@@ -33,7 +33,7 @@ def total() -> int:
 
 
 def available() -> int:
-    """Bytes that are free now, by the machine and by every cgroup above this process."""
+    """Bytes that are free now, on the machine and in every cgroup above this process."""
     machine: int = psutil.virtual_memory().available
     return max(0, min([machine, *(limit - used for limit, used in _cgroups())]))
 
@@ -88,9 +88,9 @@ def out_of_memory_kills() -> int:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that the process holds now, 0 when it is gone.
+    """Bytes of memory that a process uses now, 0 if it has ended.
 
-    Without what it shares with files (the song, libraries), which the system drops when it must.
+    Without pages backed by files (the song, libraries), which the system can drop.
     """
     try:
         info = psutil.Process(pid).memory_info()
@@ -102,14 +102,14 @@ def resident(pid: int) -> int:
 # For the engine process itself
 
 
-def forget_peak() -> None:
-    """Have `peak` count from now on, where the system can."""
+def reset_peak() -> None:
+    """Have `peak` count from now on, if the system supports it."""
     with contextlib.suppress(OSError):
         (PROC / "self" / "clear_refs").write_text("5")  # proc(5): resets the high-water mark
 
 
 def peak() -> int:
-    """The most bytes that this process held at once."""
+    """The peak of this process's memory, in bytes."""
     with contextlib.suppress(OSError):
         for line in (PROC / "self" / "status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -120,7 +120,7 @@ def peak() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def go_first() -> None:
-    """Have the kernel kill this process before others when memory runs out: it is replaced."""
+def offer_to_out_of_memory_killer() -> None:
+    """Have the kernel kill this process before others when memory runs out, as it is replaced."""
     with contextlib.suppress(OSError):
         (PROC / "self" / "oom_score_adj").write_text("500")

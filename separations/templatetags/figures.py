@@ -2,14 +2,14 @@
 
 from django import template
 
-from separations import figures
+from separations.web import number_format
 
 register = template.Library()
-register.filter("lasting", figures.lasting)
-register.filter("size", figures.size)
+register.filter("lasting", number_format.lasting)
+register.filter("size", number_format.size)
 
 
 @register.filter
 def less(value: float, part: float) -> float:
-    """What is left of `value` without `part`."""
+    """`value` minus `part`."""
     return value - part

@@ -1,5 +1,5 @@
-// Sends each chosen or dropped song by itself, with its own progress bar, and puts the card that the
-// server answers with on top of the list. Without this module the form works as any form does.
+// The upload form: sends each chosen or dropped song in a request of its own, with a progress bar,
+// and puts the card from the answer on top of the list. Without this module it is an ordinary form.
 
 const form = document.getElementById("upload");
 const picker = document.getElementById("file");
@@ -10,7 +10,7 @@ const songs = document.getElementById("songs");
 const texts = form.dataset;
 
 form.classList.add("live");
-picker.required = false; // songs leave the field as soon as they are chosen
+picker.required = false; // the field is emptied as soon as songs are chosen
 form.querySelector(".actions").hidden = true;
 
 picker.addEventListener("change", () => {
@@ -32,7 +32,7 @@ drop.addEventListener("drop", (event) => {
   event.preventDefault();
   sendAll([...event.dataTransfer.files]);
 });
-// A song that misses the field must not replace the page.
+// The browser would open a song that is dropped beside the field, in place of the page.
 for (const name of ["dragover", "drop"]) {
   window.addEventListener(name, (event) => event.preventDefault());
 }
@@ -40,12 +40,13 @@ for (const name of ["dragover", "drop"]) {
 async function sendAll(files) {
   errors.replaceChildren();
   const tooLarge = (file) => file.size > Number(texts.maxBytes);
-  for (const file of files.filter(tooLarge)) complain(file.name, texts.tooLarge);
-  const waiting = files.filter((file) => !tooLarge(file)).map((file) => [file, transferRow(file.name)]);
-  for (const [file, row] of waiting) await send(file, row);
+  for (const file of files.filter(tooLarge)) showError(file.name, texts.tooLarge);
+  const accepted = files.filter((file) => !tooLarge(file));
+  const queue = accepted.map((file) => [file, transferRow(file.name)]);
+  for (const [file, row] of queue) await send(file, row);
 }
 
-/** Send one song; resolves when the server has answered, whatever it said. */
+/** Send one song; resolves when the request has ended, also when it failed. */
 function send(file, row) {
   const body = new FormData(form);
   body.delete("file");
@@ -53,12 +54,12 @@ function send(file, row) {
   const request = new XMLHttpRequest();
   return new Promise((resolve) => {
     request.upload.addEventListener("progress", (event) => {
-      if (event.lengthComputable) row.show(event.loaded / event.total);
+      if (event.lengthComputable) row.showSent(event.loaded / event.total);
     });
-    request.upload.addEventListener("load", () => row.checking());
+    request.upload.addEventListener("load", () => row.showChecking());
     request.addEventListener("loadend", () => {
       row.remove();
-      receive(request, file.name);
+      showAnswer(request, file.name);
       resolve();
     });
     request.open("POST", form.action);
@@ -67,27 +68,27 @@ function send(file, row) {
   });
 }
 
-function receive(request, name) {
-  const elsewhere = request.getResponseHeader("HX-Redirect");
-  if (elsewhere) {
-    location.assign(elsewhere); // to the log-in, where the session is over
+function showAnswer(request, name) {
+  const redirect = request.getResponseHeader("HX-Redirect");
+  if (redirect) {
+    location.assign(redirect); // to the log-in page: the session has ended
     return;
   }
   const type = request.getResponseHeader("Content-Type") ?? "";
   const answer = new DOMParser().parseFromString(request.responseText ?? "", "text/html");
   const cards = answer.querySelectorAll("li.card");
-  const complaints = answer.querySelectorAll("p.error");
+  const refusals = answer.querySelectorAll("p.error");
   for (const card of cards) {
     songs.prepend(card);
     window.htmx.process(card);
   }
-  errors.append(...complaints);
-  if (!type.startsWith("text/html") || cards.length + complaints.length === 0) {
-    complain(name, texts.broken);
+  errors.append(...refusals);
+  if (!type.startsWith("text/html") || cards.length + refusals.length === 0) {
+    showError(name, texts.broken);
   }
 }
 
-function complain(name, text) {
+function showError(name, text) {
   const line = document.createElement("p");
   line.className = "error";
   const title = document.createElement("strong");
@@ -96,6 +97,7 @@ function complain(name, text) {
   errors.append(line);
 }
 
+/** A line with a progress bar for a song that is being sent. */
 function transferRow(name) {
   const row = document.createElement("p");
   row.className = "transfer";
@@ -108,8 +110,8 @@ function transferRow(name) {
   row.append(label, bar);
   transfers.append(row);
   return {
-    show: (share) => (bar.value = share),
-    checking: () => {
+    showSent: (fraction) => (bar.value = fraction),
+    showChecking: () => {
       label.textContent = `${texts.checking}: ${name}`;
       bar.removeAttribute("value");
     },

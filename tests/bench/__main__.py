@@ -23,14 +23,15 @@ import soundfile
 from loky import cpu_count
 from platformdirs import user_cache_path
 
-from separations.audio.decode import decode
-from separations.audio.stems import read_stem
-from separations.engine import choice, tuning
-from separations.engine.host import EngineProcess
-from separations.engine.messages import Done, Progress, Request
+from separations.audio.song_reader import decode
+from separations.audio.store.stem_file import read_stem
+from separations.engine import engine_choice
 from separations.engine.options import Options
-from separations.engine.store import read_model
-from tests.sounds import DEMO, RATE, ROOT, SHARED, Samples, snr
+from separations.engine.process.engine_process import EngineProcess
+from separations.engine.process.engine_protocol import Done, Progress, Request
+from separations.engine.tuning import tuner
+from separations.engine.weights.store import read_model
+from tests.support.sounds import DEMO, RATE, ROOT, SHARED, Samples, snr
 
 MODEL = "htdemucs"
 FLOPS_A_CHUNK = 335e9  # counted by torch's profiler
@@ -166,10 +167,10 @@ class Bench:
         self._info = read_model(model_dir, MODEL)
         whole = SHARED / "metal-madness.ogg"
         self._song = whole if whole.exists() else DEMO
-        self._facts: dict[str, object] = {"cpu": choice.cpu_name(), "threads": cpu_count()}
+        self._facts: dict[str, object] = {"cpu": engine_choice.cpu_name(), "threads": cpu_count()}
 
     def all(self) -> None:
-        say(f"On {choice.cpu_name()}, {cpu_count()} threads. Measuring what is fastest here")
+        say(f"On {engine_choice.cpu_name()}, {cpu_count()} threads. Measuring what is fastest here")
         rows = self._speed()
         self._start_up()
         if not self._short:
@@ -195,7 +196,7 @@ class Bench:
         rounds = 1 if self._short else 3
         wanted = {"default": self._options}
         plan = self._choose(self._options)
-        if plan.precision != choice.FLOAT32:
+        if plan.precision != engine_choice.FLOAT32:
             wanted["float32"] = replace(self._options, precision="float32")
         wanted["torch"] = replace(self._options, engine="torch", precision="float32")
         rows = {"Separator": Row("Separator", "torch float32", [])}
@@ -316,10 +317,10 @@ class Bench:
 
     # What is needed for it
 
-    def _choose(self, options: Options) -> choice.Plan:
-        chosen = tuning.choose(self._model_dir, self._engine_dir, options, lambda: None)
+    def _choose(self, options: Options) -> engine_choice.Plan:
+        chosen = tuner.choose(self._model_dir, self._engine_dir, options, lambda: None)
         for trial in chosen.trials:
-            say(f"{options.threads} threads, {trial.plan}: {tuning.words(trial)}")
+            say(f"{options.threads} threads, {trial.plan}: {tuner.describe(trial)}")
         return chosen.plan
 
     def _ours(self, options: Options) -> Ours:

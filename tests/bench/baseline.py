@@ -15,8 +15,8 @@ from demucs import api
 from demucs.apply import BagOfModels
 
 from separations.engine import memory
-from separations.engine.store import read_model
-from separations.engine.torch_network import load
+from separations.engine.inference.torch_network import load
+from separations.engine.weights.store import read_model
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     for line in sys.stdin:
         samples = soundfile.read(line.strip(), dtype="float32")[0].T
         song = torch.from_numpy(np.ascontiguousarray(samples))
-        memory.forget_peak()
+        memory.reset_peak()
         began = time.monotonic()
         separator.separate_tensor(song)
         seconds = time.monotonic() - began

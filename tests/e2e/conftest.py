@@ -6,28 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
-
-from stemsite.bootstrap import CHROMIUM
-from tests.conftest import OUTPUT
-from tests.running_site import Site, running
-
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--autoplay-policy=no-user-gesture-required",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    sync_playwright,
 )
-# A refused song and a deleted one are no faults of the page.
-REFUSALS = ("the server responded with a status of 4", "Response Status Error Code 4")
 
-
-def fits(page: Page, width: int) -> None:
-    """The page is no wider than the window, once its waveforms have been drawn anew."""
-    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
+from stemsite.setup.site_files import CHROMIUM
+from tests.support.browsers import ARGUMENTS, OUTPUT, REFUSALS, Open
+from tests.support.running_site import Site, running
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +71,26 @@ def keep() -> Path:
     """Where screenshots are kept, from run to run."""
     OUTPUT.mkdir(exist_ok=True)
     return OUTPUT
+
+
+@pytest.fixture
+def visitors(chromium: Browser) -> Iterator[Open]:
+    """Browsers of their own; none of their pages may complain."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(each in message.text for each in REFUSALS):
+            complaints.append(message.text)
+
+    def another(**options: object) -> BrowserContext:
+        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})  # type: ignore[arg-type]
+        contexts.append(context)
+        context.on("console", note)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        return context
+
+    yield another
+    for context in contexts:
+        context.close()
+    assert complaints == []

@@ -1,12 +1,12 @@
-// What test_player.py calls in the page: a player on a context of its choice, and what came out.
+// What test_player.py calls in the page: a player on a real or an offline context, and its output.
 
-import { chunkLoader } from "/js/mixer/chunks.js";
+import { chunkLoader } from "/js/mixer/chunk_store.js";
 import { parseMix } from "/js/mixer/mix.js";
 import { Player } from "/js/mixer/player.js";
 
 const RATE = 44100;
 
-function player(context, song, options = {}) {
+function makePlayer(context, song, options = {}) {
   const { stems, frames } = song;
   const load = chunkLoader((stem, index) => `/songs/${song.name}/${stem}/${index}`);
   const made = new Player({ context, stems, frames, load, ...options });
@@ -14,7 +14,7 @@ function player(context, song, options = {}) {
   return made;
 }
 
-/** Resolves when `condition` holds, which is looked at after events of the player. */
+/** Resolves when `condition` holds, which is checked at each event of the player. */
 function until(player, condition) {
   return new Promise((resolve) => {
     const look = () => {
@@ -27,9 +27,9 @@ function until(player, condition) {
   });
 }
 
-/** Resolves when `condition` holds, which is looked at as time goes on. */
+/** Resolves when `condition` holds, which is checked every 5 ms. */
 async function eventually(condition) {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (!condition()) await new Promise((resolve) => void setTimeout(resolve, 5));
 }
 
 /**
@@ -39,7 +39,7 @@ async function eventually(condition) {
  */
 async function render(song, how) {
   const context = new OfflineAudioContext(2, Math.round(how.seconds * RATE), RATE);
-  const made = player(context, song, { ahead: how.seconds, reach: how.reach });
+  const made = makePlayer(context, song, { ahead: how.seconds, reach: how.reach });
   made.setMix(parseMix(how.mix ?? "", song.stems));
   if (how.rate) made.setRate(how.rate);
   if (how.loop) made.setLoop(...how.loop);
@@ -69,7 +69,7 @@ async function live(song, options) {
   window.live?.player.close();
   await window.live?.context.close();
   const context = new AudioContext({ sampleRate: RATE });
-  const made = player(context, song, options);
+  const made = makePlayer(context, song, options);
   const events = [];
   made.addEventListener("failed", ({ detail }) => events.push(detail));
   window.live = { context, player: made, failed: events };

@@ -1,53 +1,17 @@
 """A song goes into an account, from there to another browser, and by a link to a third one."""
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.sync_api import expect
 
-from tests.e2e.conftest import REFUSALS, fits
-from tests.running_site import Site
+from tests.support.browsers import Open, fits_and_can_be_used
+from tests.support.running_site import Site, running, until
 
 pytestmark = pytest.mark.browser
 TITLE = "Feelings (excerpt)"
 PASSWORD = "a mixture of 4 stems"
-Open = Callable[..., BrowserContext]
-
-
-@pytest.fixture
-def visitors(chromium: Browser) -> Iterator[Open]:
-    """Browsers of their own; none of their pages may complain."""
-    contexts: list[BrowserContext] = []
-    complaints: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error" and not any(each in message.text for each in REFUSALS):
-            complaints.append(message.text)
-
-    def another(**options: object) -> BrowserContext:
-        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})  # type: ignore[arg-type]
-        contexts.append(context)
-        context.on("console", note)
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        return context
-
-    yield another
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def fits_and_can_be_used(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    size = page.viewport_size
-    page.set_viewport_size({"width": 360, "height": 740})
-    fits(page, 360)
-    assert size is not None
-    page.set_viewport_size(size)
 
 
 def test_a_song_goes_into_an_account_and_out_by_a_link(
@@ -135,9 +99,52 @@ def test_a_song_sent_after_the_session_ended_leads_to_the_log_in(
     page.goto(small_site.url)
     log_in = "/account/login?next=/"
     answer = {"status": 200, "headers": {"HX-Redirect": log_in}}
-    # As the site answers where accounts are required; see tests/test_access.py.
+    # As the site answers where accounts are required; see tests/access/test_permissions.py.
     page.route(small_site.url + "/", lambda route: route.fulfill(**answer))
     song = tmp_path / "a.wav"
     song.write_bytes(b"RIFF")
     page.set_input_files("#file", song)
     expect(page).to_have_url(small_site.url + log_in)
+
+
+def test_an_address_is_confirmed_by_the_link_that_was_mailed_to_it(
+    small_store: Path, visitors: Open, tmp_path: Path, keep: Path
+) -> None:
+    mails = tmp_path / "mails"
+    told = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny", "EMAIL_URL": f"file:///{mails}"}
+    address = f"{'a' * 60}@example.org"  # nowhere to break a line
+
+    def link(site: Site, kind: str) -> str:
+        def found() -> list[str]:
+            texts = [file.read_text() for file in mails.glob("*")]
+            return re.findall(rf"{site.url}(/account/{kind}/\S+)", "\n".join(texts))
+
+        until(lambda: bool(found()))
+        return found()[0]
+
+    with running(tmp_path / "site", **told) as site:
+        page = visitors().new_page()
+        page.goto(site.url + "/account/signup")
+        fits_and_can_be_used(page)
+        page.get_by_label("Username").fill("Anna")
+        page.get_by_label("E-mail").fill(address)
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_label("Password confirmation").fill(PASSWORD)
+        page.get_by_role("button", name="Make an account").click()
+        expect(page.locator(".notice")).to_contain_text("A mail is on its way to")
+        page.goto(site.url + "/account/")
+        expect(page.locator("main")).to_contain_text("No e-mail address")
+        page.goto(site.url + link(site, "confirm"))
+        fits_and_can_be_used(page)
+        page.screenshot(path=keep / "confirm.png", full_page=True)
+        page.get_by_role("button", name="Confirm").click()
+        expect(page.locator(".notice")).to_have_text("The e-mail address is confirmed.")
+        expect(page.locator("main")).to_contain_text(f"E-mail: {address}")
+        fits_and_can_be_used(page)
+        page.get_by_role("button", name="Log out").click()
+        page.goto(site.url + "/account/reset")
+        page.get_by_label("Email").fill(address)
+        page.get_by_role("button", name="Send the link").click()
+        page.goto(site.url + link(site, "reset"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Choose a new password")
+        fits_and_can_be_used(page)

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests import running_site, sounds
-from tests.e2e.conftest import fits
-from tests.running_site import Site, running, until
+from tests.support import running_site, sounds
+from tests.support.browsers import fits
+from tests.support.running_site import Site, running, until
 
 pytestmark = pytest.mark.browser
 PASSWORD = "a long enough one"
@@ -68,7 +69,7 @@ def act(boss: Page, site: Site, action: str, *chosen: str) -> None:
 
 
 def on(site: Site, boss: Page) -> None:
-    """Let the queue go on, as it must after each test."""
+    """Resume the queue after each test."""
     boss.goto(site.url + ROOM)
     button = boss.get_by_role("button", name="Go on")
     if button.count():
@@ -195,14 +196,20 @@ def test_what_crashes_left_is_shown_and_cleaned_up(site: Site, boss: Page) -> No
     until(lambda: not left.exists(), 30)
 
 
-def test_everybody_can_use_the_room_on_every_screen(
-    site: Site, boss: Page, chromium: Browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_control_room_is_accessible(
+    site: Site, boss: Page, scheme: Literal["light", "dark"]
 ) -> None:
     boss.goto(site.url + ROOM)
-    for scheme in ("light", "dark"):
-        boss.emulate_media(color_scheme=scheme)
-        found = Axe().run(boss, context="#content")
-        assert found.violations_count == 0, found.generate_report()
+    boss.emulate_media(color_scheme=scheme)
+    found = Axe().run(boss, context="#content")
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_control_room_fits_a_phone_and_keeps_open_what_was_opened(
+    site: Site, boss: Page
+) -> None:
+    boss.goto(site.url + ROOM)
     boss.set_viewport_size({"width": 390, "height": 800})
     fits(boss, 390)
     table = boss.locator("#day-figures")

@@ -11,9 +11,9 @@ import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Position, expect
 
-from tests import sounds
-from tests.e2e.conftest import fits
-from tests.running_site import Site
+from tests.support import sounds
+from tests.support.browsers import fits
+from tests.support.running_site import Site
 
 pytestmark = pytest.mark.browser
 SECONDS = 20.0
@@ -26,7 +26,7 @@ PAGE_BYTES = 150_000
 def visit(
     small_site: Site, chromium: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BrowserContext]:
-    """Somebody whose one song is separated; the context's first page shows it."""
+    """A visitor with one separated song, which the context's first page shows."""
     context = chromium.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)
     page = context.new_page()
     folder = tmp_path_factory.mktemp("songs")
@@ -350,33 +350,38 @@ def test_the_page_is_light_and_asks_nobody_else(visit: BrowserContext, small_sit
     page.close()
 
 
+@pytest.mark.parametrize("where", ["home", "about", "song", "songs"])
+@pytest.mark.parametrize("width", [1200, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_anybody_out(
-    visit: BrowserContext, chromium: Browser, small_site: Site, scheme: str, keep: Path
+def test_a_page_is_accessible(
+    visit: BrowserContext,
+    chromium: Browser,
+    small_site: Site,
+    keep: Path,
+    scheme: str,
+    width: int,
+    where: str,
 ) -> None:
-    """axe-core, on every page, in both colour schemes and at the width of a phone."""
-    state = visit.storage_state()
-    for width in (1200, 360):
-        context = chromium.new_context(
-            storage_state=state,
-            viewport={"width": width, "height": 800},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            bypass_csp=True,  # for axe itself, which is put into the page as a script
-        )
-        page = context.new_page()
-        song = visit.pages[0].url
-        for address in (small_site.url, f"{small_site.url}/about", song, f"{small_site.url}/songs"):
-            page.goto(address)
-            found = Axe().run(page).response["violations"]
-            serious = [
-                f"{each['id']}: {node['html']}"
-                for each in found
-                if each["impact"] in ("serious", "critical")
-                for node in each["nodes"]
-            ]
-            assert serious == [], address
-            fits(page, width)
-        page.goto(song)
+    """axe-core finds nothing serious, in both colour schemes and at the width of a phone."""
+    context = chromium.new_context(
+        storage_state=visit.storage_state(),
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        bypass_csp=True,  # for axe itself, which is put into the page as a script
+    )
+    page = context.new_page()
+    paths = {"home": "", "about": "/about", "songs": "/songs"}
+    page.goto(visit.pages[0].url if where == "song" else small_site.url + paths[where])
+    found = Axe().run(page).response["violations"]
+    serious = [
+        f"{each['id']}: {node['html']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+    assert serious == []
+    fits(page, width)
+    if where == "song":
         page.get_by_role("button", name="Mute Bass").click()
         page.screenshot(path=keep / f"mixer-{scheme}-{width}.png", full_page=True)
-        context.close()
+    context.close()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests import sounds
-from tests.running_site import Site
+from tests.support import sounds
+from tests.support.running_site import Site
 
 pytestmark = pytest.mark.browser
 
@@ -27,7 +27,7 @@ def test_several_songs_at_once_become_cards_and_errors_stay_beside_the_field(
     large = sounds.wav(tmp_path / "large.wav", sounds.music(30.0))
     page.goto(small_site.url)
     page.set_input_files("#file", [songs[0], words, large, songs[1]])
-    expect(page.locator("#songs .card")).to_have_count(2)
+    expect(page.locator("#songs .card")).to_have_count(2, timeout=60_000)
     errors = page.locator("#errors .error")
     expect(errors).to_have_count(2)
     expect(errors.filter(has_text="words.mp3")).to_contain_text("not an audio file")

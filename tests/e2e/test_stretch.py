@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page
 
-from tests import sounds
-from tests.running_site import Site
+from tests.support import sounds
+from tests.support.running_site import Site
 
 pytestmark = pytest.mark.browser
 
@@ -20,19 +20,18 @@ Sound = NDArray[np.float32]
 # Samples pass in base64: lists of numbers take ten times as long.
 RENDER = """async ([url, text, speed, semitones]) => {
   const samples = new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-  const { createStretch, supported } = await import(url);
+  const { createPitchShifter } = await import(url);
   const rate = 44100;
   const frames = Math.floor(samples.length / speed);
   const render = async (semitones) => {
     const context = new OfflineAudioContext(2, frames, rate);
-    if (!supported(context)) throw new Error("not supported");
     const buffer = new AudioBuffer({ length: samples.length, sampleRate: rate });
     buffer.copyToChannel(samples, 0);
     const source = new AudioBufferSourceNode(context, { buffer, playbackRate: speed });
     let latency = 0;
     if (semitones === null) source.connect(context.destination);
     else {
-      const stretch = await createStretch(context);
+      const stretch = await createPitchShifter(context);
       await stretch.setSemitones(semitones);
       source.connect(stretch.input);
       stretch.output.connect(context.destination);
@@ -50,12 +49,17 @@ RENDER = """async ([url, text, speed, semitones]) => {
 }"""
 
 
+def address(site: Site, name: str) -> str:
+    """The address of a module of the mixer."""
+    manifest = json.loads((site.data_dir / "static" / "staticfiles.json").read_text())
+    return f"{site.url}/static/{manifest['paths'][f'js/mixer/{name}']}"
+
+
 @pytest.fixture
 def module(small_site: Site, page: Page) -> str:
-    """A page of the site is open; the address of the module on it."""
+    """A page of the site is open; the address of the pitch shifter's module."""
     page.goto(f"{small_site.url}/about")
-    manifest = json.loads((small_site.data_dir / "static" / "staticfiles.json").read_text())
-    return f"{small_site.url}/static/{manifest['paths']['js/mixer/stretch.js']}"
+    return address(small_site, "pitch_shifter.js")
 
 
 @dataclass
@@ -129,9 +133,9 @@ def test_what_went_in_before_a_pause_comes_out_and_no_more(module: str, page: Pa
     """Nothing is connected any more, which the library takes for a wish to play its own store."""
     powers = page.evaluate(
         """async (url) => {
-          const { createStretch } = await import(url);
+          const { createPitchShifter } = await import(url);
           const context = new OfflineAudioContext(1, 3 * 44100, 44100);
-          const stretch = await createStretch(context);
+          const stretch = await createPitchShifter(context);
           await stretch.setSemitones(3);
           stretch.output.connect(context.destination);
           const tone = new OscillatorNode(context);
@@ -153,5 +157,10 @@ def test_what_went_in_before_a_pause_comes_out_and_no_more(module: str, page: Pa
     assert pause < 1e-6
 
 
-def test_without_an_audio_worklet_it_says_so(module: str, page: Page) -> None:
-    assert page.evaluate("async (url) => (await import(url)).supported({})", module) is False
+def test_pitch_can_be_shifted_where_there_is_an_audio_worklet(small_site: Site, page: Page) -> None:
+    page.goto(f"{small_site.url}/about")
+    can_shift = """async (url) => {
+      const { canShiftPitch } = await import(url);
+      return [canShiftPitch(new OfflineAudioContext(1, 1, 44100)), canShiftPitch({})];
+    }"""
+    assert page.evaluate(can_shift, address(small_site, "pitch_output.js")) == [True, False]

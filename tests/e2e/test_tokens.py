@@ -5,10 +5,9 @@ import re
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.test_accounts import Open, fits_and_can_be_used, visitors
-from tests.running_site import Site
+from tests.support.browsers import Open, fits_and_can_be_used
+from tests.support.running_site import Site
 
-__all__ = ["visitors"]  # a fixture
 pytestmark = pytest.mark.browser
 PASSWORD = "a mixture of 4 stems"
 TOKEN = re.compile(r"stemsite_[\w-]{43}")

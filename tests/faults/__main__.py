@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.models_in_small import make_store
-from tests.running_site import free_port, until
-from tests.sounds import ROOT
+from tests.support.models_in_small import make_store
+from tests.support.running_site import free_port, until
+from tests.support.sounds import ROOT
 
 COLUMNS = ("scenario", "kills", "jobs", "lost", "doubled", "wrong", "leftovers", "recovery")
 MUST_BE_ZERO = ("lost", "doubled", "wrong", "leftovers")

@@ -18,36 +18,41 @@ from typing import Any
 
 import psutil
 
-from separations.engine import host, messages
+from separations.engine.process import engine_process, engine_protocol
 
 WEB = (
-    "uploads._keep",
-    "uploads._record",
-    "jobs.submit",
-    "jobs.cancel",
-    "jobs._pass_on",
-    "jobs.remove",
-    "results.release",
-    "results._set_aside",
-    "tasks.wake",
-    "tasks._send",
+    "uploads.song_files._store",
+    "uploads.song_files._record",
+    "jobs.lifecycle.submit",
+    "jobs.lifecycle.cancel",
+    "jobs.lifecycle._pass_on",
+    "jobs.lifecycle.remove",
+    "jobs.results.release",
+    "jobs.results._set_aside",
+    "worker.tasks.wake",
+    "worker.tasks._send",
 )
 CONSUMER = (
-    "leases.claim",
-    "leases._take",
-    "leases.heartbeat",
-    "leases.finish",
-    "leases.hand_out",
-    "leases.hand_back",
-    "leases.end_with",
-    "leases.recover",
-    "results.sync",
-    "results._set_aside",
-    "results.publish",
-    "retention.clean",
-    "retention._remove",
+    "worker.leases.claim",
+    "worker.leases._start",
+    "worker.leases.heartbeat",
+    "worker.leases.finish",
+    "jobs.endings.share_result",
+    "worker.leases.hand_back",
+    "worker.leases.end_with",
+    "worker.leases.recover",
+    "jobs.results.sync",
+    "jobs.results._set_aside",
+    "jobs.results.publish",
+    "worker.retention.clean",
+    "worker.retention._remove",
 )
-PUBLISHING = ("leases.finish", "leases.hand_out", "results.publish", "results.sync")
+PUBLISHING = (
+    "worker.leases.finish",
+    "jobs.endings.share_result",
+    "jobs.results.publish",
+    "jobs.results.sync",
+)
 STAGES = ("start", "decode", "separate", "encode")  # where an engine is killed by its consumer
 
 
@@ -77,7 +82,7 @@ class Doom:
             self._watch_engine()
 
     def _wrap(self, name: str) -> None:
-        module_name, attribute = name.split(".")
+        module_name, _, attribute = name.rpartition(".")
         module = importlib.import_module(f"separations.{module_name}")
         function: Callable[..., Any] = getattr(module, attribute)
 
@@ -85,7 +90,7 @@ class Doom:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self._pass(name, after=False)
             answer = function(*args, **kwargs)
-            if name == "leases.finish" and answer:
+            if name == "worker.leases.finish" and answer:
                 note("finished", args[0].pk.hex)
             self._pass(name, after=True)
             return answer
@@ -94,7 +99,7 @@ class Doom:
 
     def _watch_engine(self) -> None:
         """Kill the engine when it reports the drawn stage."""
-        read = messages.read_message
+        read = engine_protocol.read_message
 
         def read_and_kill(line: str) -> Any:
             message = read(line)
@@ -106,7 +111,7 @@ class Doom:
                         child.kill()
             return message
 
-        setattr(host, "read_message", read_and_kill)  # noqa: B010 (it is not the host's own)
+        setattr(engine_process, "read_message", read_and_kill)  # noqa: B010 (it is not the host's own)
 
     def _pass(self, name: str, *, after: bool) -> None:
         if not self._armed or name != self._point or after != self._after:

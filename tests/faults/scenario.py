@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 
 from tests.faults.points import note
-from tests.running_site import Browser, free_port, until
-from tests.sounds import ROOT, music, wav
+from tests.support.running_site import Browser, free_port, until
+from tests.support.sounds import ROOT, music, wav
 
 SONG_SECONDS = {"tiny": (2, 4, 7, 11), "htdemucs": (7, 12)}
 WAITING = 4  # jobs that are kept in the queue
@@ -274,11 +274,11 @@ class Scenario:
 
     def settle(self) -> None:
         """Without any more kills, let all that waits come to its end."""
-        from separations import jobs
+        from separations.jobs import lifecycle
         from separations.models import Job
 
         for job in Job.objects.filter(state="cancelled"):
-            jobs.retry(job)
+            lifecycle.retry(job)
         deadline = time.monotonic() + PATIENCE
         while Job.objects.active().exists() and time.monotonic() < deadline:
             self.keep()
@@ -286,7 +286,7 @@ class Scenario:
         self.stop()
 
     def verdict(self) -> dict[str, Any]:
-        from separations import jobs
+        from separations.jobs import lifecycle
         from separations.models import Job, Stem, Upload
 
         lost = Job.objects.exclude(state="done")
@@ -298,7 +298,7 @@ class Scenario:
         for job in Job.objects.filter(state="done"):
             self.check(job)
         for job in Job.objects.all():
-            jobs.remove(job)
+            lifecycle.remove(job)
         left = [str(path.relative_to(self.data_dir)) for path in self.kept()]
         left += [str(row) for model in (Job, Stem, Upload) for row in model.objects.all()]
         finished = Counter(self.lines("finished"))
@@ -350,8 +350,11 @@ def main() -> None:
     import django
     from django.core.management import call_command
 
+    from stemsite import data_folder
+
     name, kills, seed, consumers, model = sys.argv[1:]
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stemsite.settings")
+    data_folder.prepare()
     django.setup()
     call_command("migrate", verbosity=0)
     call_command("collectstatic", interactive=False, verbosity=0)

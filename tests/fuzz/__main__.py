@@ -18,22 +18,11 @@ from pathlib import Path
 
 from tests.fuzz import inputs
 from tests.fuzz.tally import Tally, Watch
-from tests.models_in_small import make_store
-from tests.sounds import ROOT
+from tests.support.models_in_small import make_store
+from tests.support.no_limits import NO_LIMITS
+from tests.support.sounds import ROOT
 
 MOST_SECONDS = "30"  # of a song, in this site
-
-
-LIMITS = (
-    "UPLOADS",
-    "LOGINS",
-    "LOGINS_PER_NAME",
-    "SIGNUPS",
-    "RESETS",
-    "ACTIONS",
-    "DOWNLOADS",
-    "API",
-)
 
 
 def main() -> int:
@@ -66,7 +55,7 @@ def _run(asked: argparse.Namespace, folder: Path) -> Tally:
         ALLOWED_HOSTS="127.0.0.1,localhost,testserver",
         LOG_LEVEL="ERROR",
         # Limits on how much one visitor may send would leave little to be read.
-        **{f"LIMIT_{name}": "0" for name in LIMITS},
+        **NO_LIMITS,
         MAX_QUEUED_JOBS="0",
         **dict.fromkeys(("MAX_MINUTES_A_DAY", "MAX_OWNER_STORAGE_GB"), "0"),
     )
@@ -78,7 +67,7 @@ def _run(asked: argparse.Namespace, folder: Path) -> Tally:
     import django
 
     django.setup()
-    from separations import tasks
+    from separations.worker import tasks
     from tests.fuzz import serving, uploading
 
     tasks._send = lambda: None  # no consumer hears it

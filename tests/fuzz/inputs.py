@@ -17,7 +17,7 @@ import av
 import numpy as np
 import soundfile
 
-from tests import sounds
+from tests.support import sounds
 
 CORPUS = Path(__file__).with_name("corpus")
 EXTENSIONS = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac")

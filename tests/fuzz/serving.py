@@ -17,9 +17,9 @@ import psutil
 
 from tests.fuzz.inputs import Input, inputs
 from tests.fuzz.tally import Tally, Watch
-from tests.running_site import free_port
-from tests.running_site import until as wait_until
-from tests.sounds import ROOT
+from tests.support.running_site import free_port
+from tests.support.running_site import until as wait_until
+from tests.support.sounds import ROOT
 
 BOUNDARY = "fuzz"
 GROWTH_BYTES = 60_000_000  # what the web server may grow by, whatever is sent to it
@@ -72,7 +72,7 @@ class Server:
         found = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if "separations.audio.child" not in process.cmdline():
+                if "separations.audio.sandbox.worker" not in process.cmdline():
                     found.append(process)
         return found
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.fuzz.inputs import Bait, Input
-from tests.sounds import ROOT
+from tests.support.sounds import ROOT
 
 FOUND = ROOT / "test-output" / "fuzz"
 MUST_BE_ZERO = ("answers of 500", "hangs", "files left", "outside access", "wrong")

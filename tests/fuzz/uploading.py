@@ -16,9 +16,9 @@ from django.test import Client
 from hypothesis import HealthCheck, given, seed, strategies
 from hypothesis import settings as hypothesis_settings
 
-from separations.audio import isolated
-from separations.audio.isolated import open_song
-from separations.faults import Fault
+from separations.audio.sandbox import decoder_process
+from separations.audio.sandbox.decoder_process import open_song
+from separations.errors.fault import Fault
 from separations.models import Job, Upload
 from tests.fuzz.inputs import Input, inputs
 from tests.fuzz.tally import Tally, Watch
@@ -32,8 +32,11 @@ _now = threading.local()
 
 
 def limit() -> float:
-    cpu = isolated.CPU_SECONDS + settings.MAX_DURATION_SECONDS / isolated.SECONDS_PER_CPU_SECOND
-    return math.ceil(cpu) * isolated.WALL_FACTOR + GRACE_SECONDS
+    cpu = (
+        decoder_process.CPU_SECONDS
+        + settings.MAX_DURATION_SECONDS / decoder_process.SECONDS_PER_CPU_SECOND
+    )
+    return math.ceil(cpu) * decoder_process.WALL_FACTOR + GRACE_SECONDS
 
 
 class _Deaths(logging.Handler):
@@ -57,7 +60,7 @@ def run(
 ) -> None:
     """Send `count` inputs, two at a time; no more when it is `until`."""
     deaths = _Deaths(tally)
-    logger = logging.getLogger("separations.audio.isolated")
+    logger = logging.getLogger("separations.audio.sandbox.decoder_process")
     logger.addHandler(deaths)
     logger.propagate = False
     try:

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { gainOf } from "../../static/js/mixer/fader.js";
 import {
-  audible,
-  gainOf,
+  audibleStems,
   mixLoudness,
   mixText,
-  neutral,
+  neutralMix,
   originalGain,
   parseMix,
   stemGains,
@@ -25,7 +25,7 @@ test("a text says what it says and leaves the rest as usual", () => {
   const state = parseMix("vocals:50:-20:ms,bass:0:100,master:70,speed:150,key:-12", NAMES);
   assert.deepEqual(state.stems.vocals, { volume: 50, pan: -20, mute: true, solo: true });
   assert.deepEqual(state.stems.bass, { volume: 0, pan: 100, mute: false, solo: false });
-  assert.deepEqual(state.stems.drums, neutral(NAMES).stems.drums);
+  assert.deepEqual(state.stems.drums, neutralMix(NAMES).stems.drums);
   assert.deepEqual([state.master, state.speed, state.key], [70, 150, -12]);
 });
 
@@ -58,7 +58,7 @@ test("what a text cannot mean is passed over", () => {
     "__proto__:1",
     "constructor:1:1",
   ];
-  for (const text of wrong) assert.deepEqual(parseMix(text, NAMES), neutral(NAMES), text);
+  for (const text of wrong) assert.deepEqual(parseMix(text, NAMES), neutralMix(NAMES), text);
   assert.equal(parseMix("flute:1:2,drums:50:0,drums:x", NAMES).stems.drums.volume, 50);
 });
 
@@ -70,10 +70,14 @@ test("a mix survives being written and read", () => {
 });
 
 test("several solos are heard together, and a muted solo is not", () => {
-  assert.deepEqual(audible(neutral(NAMES).stems), NAMES);
-  assert.deepEqual(audible(parseMix("bass:80:0:m", NAMES).stems), ["drums", "other", "vocals"]);
+  assert.deepEqual(audibleStems(neutralMix(NAMES).stems), NAMES);
+  assert.deepEqual(audibleStems(parseMix("bass:80:0:m", NAMES).stems), [
+    "drums",
+    "other",
+    "vocals",
+  ]);
   const soloed = parseMix("bass:80:0:s,drums:80:0:s,vocals:80:0:ms", NAMES);
-  assert.deepEqual(audible(soloed.stems), ["drums", "bass"]);
+  assert.deepEqual(audibleStems(soloed.stems), ["drums", "bass"]);
   assert.deepEqual(stemGains(soloed), { drums: 1, bass: 1, other: 0, vocals: 0 });
 });
 

@@ -12,7 +12,7 @@ function timeline(frames, loop = null) {
   return made;
 }
 
-/** The frames of the song that are played from `from` on, one by one, with what each is read from. */
+/** The frames of the song that are played from `from` on; checks what each of them is read from. */
 function played(line, from, most = Infinity) {
   const frames = [];
   let head = from;

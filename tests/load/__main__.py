@@ -27,9 +27,9 @@ from threading import Barrier, Event
 import psutil
 from platformdirs import user_cache_path
 
-from tests.models_in_small import make_store
-from tests.running_site import Site, running, until
-from tests.sounds import ROOT, music, wav
+from tests.support.models_in_small import make_store
+from tests.support.running_site import Site, running, until
+from tests.support.sounds import ROOT, music, wav
 
 SLOWEST_P95 = 2.0  # seconds, of polls and pages beside two separations
 MOST_GROWTH_MB = 100  # of the web process; 50 uploads of 10 MB in memory would be 500

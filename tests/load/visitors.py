@@ -16,10 +16,11 @@ django.setup()
 
 from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 
-from separations import jobs, uploads  # noqa: E402
-from separations.access import VISITOR  # noqa: E402
+from separations.access.permissions import VISITOR  # noqa: E402
 from separations.engine.options import ALL_STEMS  # noqa: E402
+from separations.jobs import lifecycle  # noqa: E402
 from separations.models import Owner  # noqa: E402
+from separations.uploads import song_files  # noqa: E402
 
 
 def main() -> None:
@@ -31,9 +32,9 @@ def main() -> None:
         session[VISITOR] = f"{index:032x}"
         session.create()
         # Another overlap is another result: none of them is attached to a job that runs.
-        options = replace(jobs.site_options(model, ALL_STEMS), overlap=0.25 + index / 10_000)
+        options = replace(lifecycle.site_options(model, ALL_STEMS), overlap=0.25 + index / 10_000)
         owner = Owner(session[VISITOR])
-        job = jobs.submit(uploads.accept_path(song, song.name), options, owner)
+        job = lifecycle.submit(song_files.accept_path(song, song.name), options, owner)
         made.append((session.session_key, str(job.pk)))
     print(json.dumps(made))
 

@@ -1,10 +1,10 @@
-"""`manage.py clean`: the clean-up that the consumer does now and then, by hand."""
+"""`manage.py clean`: run the consumer's regular clean-up by hand."""
 
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from separations import retention
+from separations.worker import retention
 
 
 class Command(BaseCommand):

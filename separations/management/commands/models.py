@@ -1,4 +1,4 @@
-"""`manage.py models [--measure]`: what the model store holds, and what runs it on this machine."""
+"""`manage.py models [--measure]`: list the installed models and the engine that runs each."""
 
 from argparse import ArgumentParser
 from dataclasses import replace
@@ -7,12 +7,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from separations import jobs, limits, sentences
-from separations.engine import choice, tuning
-from separations.engine.choice import Choice
+from separations.engine import engine_choice
+from separations.engine.engine_choice import Choice
 from separations.engine.options import ALL_STEMS, Options
-from separations.engine.store import ModelInfo, list_models
-from separations.faults import Fault
+from separations.engine.tuning import tuner
+from separations.engine.weights.store import ModelInfo, list_models
+from separations.errors import user_messages
+from separations.errors.fault import Fault
+from separations.jobs import lifecycle
+from separations.worker import resources
 
 
 class Command(BaseCommand):
@@ -46,28 +49,28 @@ class Command(BaseCommand):
         for model, chosen in choices:
             if chosen is not None:
                 for trial in chosen.trials:
-                    outcome = tuning.words(trial)
+                    outcome = tuner.describe(trial)
                     self.stdout.write(f"{model.name} on {chosen.cpu}, {trial.plan}: {outcome}")
 
 
 def _chosen(model: ModelInfo, *, measure: bool) -> Choice | None:
-    """What runs the model here; None when that is not known yet."""
+    """The engine choice for the model on this machine; None if it was not measured yet."""
     options = _options(model)
     if measure:
         try:
-            return tuning.choose(
+            return tuner.choose(
                 settings.MODEL_DIR, settings.ENGINE_DIR, options, lambda: None, again=True
             )
         except Fault as fault:
-            raise CommandError(sentences.sentence(fault)) from fault
-    if not choice.has_alternatives(model, options):
-        return Choice(choice.Plan(), (), choice.cpu_name())
-    return choice.read_choice(choice.folder_of(settings.ENGINE_DIR, model, options))
+            raise CommandError(user_messages.sentence(fault)) from fault
+    if not engine_choice.has_alternatives(model, options):
+        return Choice(engine_choice.Plan(), (), engine_choice.cpu_name())
+    return engine_choice.read_choice(engine_choice.folder_of(settings.ENGINE_DIR, model, options))
 
 
 def _options(model: ModelInfo) -> Options:
-    options = jobs.site_options(model.name, ALL_STEMS)
-    return replace(options, threads=options.threads or limits.threads())
+    options = lifecycle.site_options(model.name, ALL_STEMS)
+    return replace(options, threads=options.threads or resources.threads())
 
 
 def _row(model: ModelInfo, chosen: Choice | None) -> tuple[str, ...]:

@@ -1,5 +1,4 @@
-"""The queue consumer: Huey's, with the crew that separates and hands its jobs back when stopped,
-and the courier that calls webhooks."""
+"""`manage.py run_consumer`: Huey's consumer, the slots that separate, the webhook dispatcher."""
 
 import signal
 from types import FrameType
@@ -9,10 +8,12 @@ from django.core.management.base import BaseCommand
 from huey.consumer import Consumer
 from huey.contrib.djhuey import HUEY
 
-from separations import tasks, webhooks
-from separations.courier import Courier
-from separations.runner import Crew
-from stemsite import sentry
+from separations.accounts import tasks as mail_tasks  # noqa: F401 - Huey finds them
+from separations.monitoring import sentry
+from separations.webhooks import events
+from separations.webhooks.dispatcher import Dispatcher
+from separations.worker import tasks
+from separations.worker.crew import Crew
 
 STOP_SECONDS = 20
 
@@ -22,17 +23,17 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         sentry.start()
-        crew, courier = Crew(), Courier()
-        tasks.listen(crew.call, courier.call)
-        webhooks.listen(courier.call)
+        crew, dispatcher = Crew(), Dispatcher()
+        tasks.listen(crew.wake, dispatcher.wake)
+        events.add_listener(dispatcher.wake)
         tasks.clean_soon()
-        CrewedConsumer(crew, courier).run()
+        SiteConsumer(crew, dispatcher).run()
 
 
-class CrewedConsumer(Consumer):
-    """A consumer whose messages are short, beside a crew whose jobs are long."""
+class SiteConsumer(Consumer):
+    """Huey's consumer for short tasks, and beside it the slots, whose jobs take minutes."""
 
-    def __init__(self, crew: Crew, courier: Courier) -> None:
+    def __init__(self, crew: Crew, dispatcher: Dispatcher) -> None:
         super().__init__(
             HUEY,
             workers=1,
@@ -41,22 +42,22 @@ class CrewedConsumer(Consumer):
             graceful_signal="TERM",
             shutdown_timeout=STOP_SECONDS,
         )
-        self._crew, self._courier = crew, courier
+        self._crew, self._dispatcher = crew, dispatcher
 
     def start(self) -> None:
-        super().start()  # which sets what SIGTERM does, before there is a job to hand back
+        super().start()  # sets the signal handlers, before there is a job to hand back
         self._crew.start()
-        self._courier.start()
+        self._dispatcher.start()
 
     def _handle_signal(self, signum: int, frame: FrameType | None) -> None:
         super()._handle_signal(signum, frame)
-        # Huey lets a second signal cut the first one's stop short, and running jobs would wait for
-        # their leases' end. Service managers do send two: to the group, and through its leader.
+        # Huey stops at once at a second signal, and running jobs would wait for the end of their
+        # leases. Service managers do send two: to the process group, and through its leader.
         signal.signal(signum, self._handle_signal)
 
     def stop(self, graceful: bool = False) -> None:
         self._crew.stop()
-        self._courier.stop()
+        self._dispatcher.stop()
         super().stop(graceful=graceful)
         self._crew.join(STOP_SECONDS)
-        self._courier.join(STOP_SECONDS)
+        self._dispatcher.join(STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""`manage.py separate FILE… --out DIR`: the site's main job without the web."""
+"""`manage.py separate FILE… --out DIR`: separate songs on the command line."""
 
 import itertools
 import tempfile
@@ -11,24 +11,33 @@ from django.core.management.base import BaseCommand, CommandError
 from pathvalidate import sanitize_filename
 from tqdm import tqdm
 
-from separations import sentences
-from separations.audio import render
-from separations.audio.formats import FORMATS, Format, Tags
+from separations.audio.encoding import render
+from separations.audio.encoding.formats import (
+    DEFAULT_FORMAT,
+    FORMATS,
+    Format,
+    Tags,
+    bit_rates,
+    read_format,
+)
 from separations.audio.info import SAMPLE_RATE, AudioInfo
-from separations.audio.isolated import probe_isolated
-from separations.audio.readers import StoredStem
-from separations.engine.host import EngineProcess
-from separations.engine.messages import Done, Request
+from separations.audio.sandbox.decoder_process import probe_isolated
+from separations.audio.store.readers import StoredStem
 from separations.engine.options import (
-    ALL_STEMS,
-    ENGINES,
-    MOST_SHIFTS,
-    PRECISIONS,
+    BY_OPERATOR,
+    DECLARED,
+    Declared,
     Options,
+    default_of,
+    kind_of,
     settle,
 )
-from separations.engine.store import read_model
-from separations.faults import Fault
+from separations.engine.process.engine_process import EngineProcess
+from separations.engine.process.engine_protocol import Done, Request
+from separations.engine.weights.store import read_model
+from separations.errors import user_messages
+from separations.errors.fault import Fault
+from separations.worker import resources
 
 TICK_SECONDS = 1.0
 
@@ -39,52 +48,21 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
         parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-        parser.add_argument("--model", default=settings.DEFAULT_MODEL)
+        for name, declared in DECLARED.items():
+            _add_option(parser, name, declared)
+        parser.add_argument("--format", choices=tuple(FORMATS), default=DEFAULT_FORMAT)
         parser.add_argument(
-            "--stems", default=ALL_STEMS, help="all, or one stem to set against the rest (vocals)"
-        )
-        parser.add_argument(
-            "--rest",
-            choices=("mixture", "sum"),
-            default="mixture",
-            help="how the rest is made: mixture minus the stem, or sum of the other stems",
-        )
-        parser.add_argument("--segment", type=float, help="seconds a chunk (default: the model's)")
-        parser.add_argument("--shifts", type=int, default=0, help=f"0 to {MOST_SHIFTS} (default 0)")
-        parser.add_argument("--overlap", type=float, default=0.25)
-        parser.add_argument("--no-split", action="store_true", help="take the song in one piece")
-        parser.add_argument("--jobs", type=int, default=settings.JOBS, help="chunks side by side")
-        parser.add_argument("--device", default=settings.DEVICE)
-        parser.add_argument("--engine", choices=ENGINES, default=settings.ENGINE)
-        parser.add_argument("--precision", choices=PRECISIONS, default=settings.PRECISION)
-        parser.add_argument("--format", choices=tuple(FORMATS), default="wav")
-        rates = sorted({rate for each in FORMATS.values() for rate in each.bit_rates})
-        parser.add_argument(
-            "--bitrate", type=int, choices=rates, help="default: the format's highest"
+            "--bitrate", type=int, choices=bit_rates(), help="default: the format's highest"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        asked = Options(
-            model=options["model"],
-            stems=options["stems"],
-            rest=options["rest"],
-            segment=options["segment"],
-            shifts=options["shifts"],
-            overlap=options["overlap"],
-            split=not options["no_split"],
-            jobs=options["jobs"],
-            threads=settings.THREADS,
-            engine=options["engine"],
-            precision=options["precision"],
-            device=options["device"],
-        )
-        format = FORMATS[options["format"]]
+        asked = Options(**{name: options[name] for name in DECLARED})
         try:
-            bit_rate = _bit_rate(format, options["bitrate"])
+            format, bit_rate = read_format(options["format"], options["bitrate"])
             settled, notes = settle(asked, read_model(settings.MODEL_DIR, asked.model))
         except Fault as fault:
-            raise CommandError(sentences.sentence(fault)) from fault
-        for note in sentences.note_sentences([vars(note) for note in notes]):
+            raise CommandError(user_messages.sentence(fault)) from fault
+        for note in user_messages.note_sentences([vars(note) for note in notes]):
             self.stderr.write(note)
         self._used: set[Path] = set()
         failed = 0
@@ -94,7 +72,7 @@ class Command(BaseCommand):
                     folder = self._separate(engine, file, settled, format, bit_rate, options["out"])
                 except Fault as fault:
                     failed += 1
-                    self.stderr.write(self.style.ERROR(f"{file}: {sentences.sentence(fault)}"))
+                    self.stderr.write(self.style.ERROR(f"{file}: {user_messages.sentence(fault)}"))
                 except OSError as error:
                     failed += 1
                     reason = error.strerror or str(error)
@@ -113,7 +91,7 @@ class Command(BaseCommand):
         bit_rate: int,
         out: Path,
     ) -> Path:
-        """Separate one file; its stems appear under `out` when all of them are written."""
+        """Separate one file. Its stems appear under `out` when all of them are written."""
         info = probe_isolated(file.resolve(strict=True), float("inf"))
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".stemsite-") as scratch:
@@ -137,7 +115,7 @@ class Command(BaseCommand):
         return folder
 
     def _folder(self, out: Path, file: Path) -> Path:
-        """A folder of the song's name; two songs of one name in one call get one each."""
+        """A folder named like the song; songs of the same name in one call are numbered."""
         name = sanitize_filename(file.stem, replacement_text="_") or "song"
         numbered = (f"{name} ({number})" if number > 1 else name for number in itertools.count(1))
         folder = next(out / each for each in numbered if out / each not in self._used)
@@ -154,6 +132,8 @@ class Command(BaseCommand):
             engine_dir=str(settings.ENGINE_DIR),
             options=options,
             frames=round(info.seconds * SAMPLE_RATE),
+            decoder_dir=str(resources.decoder_folder()),
+            decoders=resources.slots_at_most(),
         )
         line = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
         with tqdm(desc=file.name, total=1.0, bar_format=line, disable=None) as bar:
@@ -168,10 +148,17 @@ class Command(BaseCommand):
         raise Fault("engine_error", reason="no result")
 
 
-def _bit_rate(format: Format, asked: int | None) -> int:
-    """The bit rate to encode with, 0 for formats that have none. Raises Fault for another's."""
-    if not format.bit_rates:
-        return 0
-    if asked is not None and asked not in format.bit_rates:
-        raise Fault("bad_option", option="bitrate", allowed=", ".join(map(str, format.bit_rates)))
-    return asked or format.bit_rates[-1]
+def _add_option(parser: ArgumentParser, name: str, declared: Declared) -> None:
+    """A flag for an option of the engine. The site's settings are the operator's defaults."""
+    about = declared.about.replace("`", "")
+    default = getattr(settings, name.upper()) if name in BY_OPERATOR else default_of(name)
+    if name == "model":
+        default = settings.DEFAULT_MODEL
+    kind = kind_of(name)
+    if kind is bool:  # on by default: the flag switches it off
+        parser.add_argument(f"--no-{name}", dest=name, action="store_false", help=about)
+        return
+    if declared.lowest is not None:
+        about = f"{declared.lowest:g} to {declared.highest:g}: {about}"
+    choices = declared.choices or None
+    parser.add_argument(f"--{name}", type=kind, choices=choices, default=default, help=about)

@@ -1,53 +1,54 @@
-// Plays the stems of a song in sync on one AudioContext: `timeline.js` says which pieces of it follow
-// each other, `chunks.js` has their samples, `plan.js` starts them on time, `desk.js` mixes them.
+// The player: plays a song's stems in sync on one AudioContext. `timeline.js` says which pieces
+// follow each other, `chunk_store.js` loads their samples, `source_scheduler.js` starts them on
+// time and `audio_graph.js` mixes them.
 
-import { bytesOf, ChunkStore, decodeChunk, roundsOf } from "./chunks.js";
-import { CHANNELS, Desk, MIXTURE } from "./desk.js";
-import { Plan } from "./plan.js";
+import { AudioGraph, CHANNELS, MIXTURE } from "./audio_graph.js";
+import { bytesOf, ChunkStore, decodeChunk, repeatedLoop } from "./chunk_store.js";
+import { SourceScheduler } from "./source_scheduler.js";
 import { GUARD, Timeline } from "./timeline.js";
 
 const RATES = [0.5, 1.5];
-const BUDGET = 80e6; // bytes of decoded chunks; with loads under way and short loops below 100 MB
-const LEAST_CHUNKS = 8; // to be held, however many stems there are
-const STORE_AHEAD = 30; // seconds loaded ahead while it plays…
-const IDLE_CHUNKS = 3; // …and chunks while it does not
-const AHEAD = 12; // seconds planned ahead: timers of a tab in the background are slow
-const ENOUGH = 0.2; // seconds that have to be there for a start
-const TICK = 100; // milliseconds
+const BUDGET = 80e6; // bytes of decoded chunks; under 100 MB with running loads and repeated loops
+const LEAST_CHUNKS = 8; // held of each stem, whatever the budget
+const LOAD_AHEAD = 30; // seconds loaded ahead while playing…
+const PAUSED_CHUNKS = 3; // …and chunks while paused
+const SCHEDULE_AHEAD = 12; // seconds: browsers throttle timers of background tabs
+const START_SECONDS = 0.2; // that have to be loaded before playback starts
+const TICK_MS = 100;
 
 /**
- * Events: `change` (playing, waiting, seeked, loop, rate, original, the context's state…),
- * `progress` (more was loaded), `failed` {stem, index, error} (a chunk cannot be had; it is tried
- * on and on, and `failing` says whether that lasts).
+ * Events: `change` (playing, waiting, position, loop, rate, original, the context's state),
+ * `progress` (a chunk was loaded), `failed` {stem, index, error} (a chunk cannot be loaded; retries
+ * continue, and `failing` tells whether it is still missing).
  */
 export class Player extends EventTarget {
   #context;
   #hz;
   #timeline;
   #store;
-  #desk;
+  #graph;
   #stems;
   #ahead;
   #capacity;
-  #plan;
-  #rounds = { key: "", buffers: new Map() }; // the short loop's buffers, by stem
-  #head = 0; // frame of the song from which the plan goes on
+  #scheduler;
+  #repeated = { key: "", buffers: new Map() }; // the repeated loop's buffers, by stem
+  #head = 0; // frame of the song up to which pieces are scheduled
   #rate = 1;
-  #awake = false; // whether anything was wanted yet
+  #started = false; // whether anything is to be loaded yet
   #playing = false;
-  #waited = false; // what was last said of `waiting`
+  #saidWaiting = false; // `waiting` at the last `change` event
   #original = { on: false, gain: 1, wanted: false, joined: false };
   #timer = null;
 
   /**
    * @param {object} options
-   * @param {BaseAudioContext} options.context at the song's sample rate; connect `output` to something
+   * @param {BaseAudioContext} options.context at the song's sample rate
    * @param {string[]} options.stems names; the original is loaded as `mixture`
    * @param {number} options.frames the song's length
    * @param {number} [options.reach] how many frames of it are finished
-   * @param {(stem: string, index: number, signal: AbortSignal) => Promise<{data: ArrayBuffer, exponent: number}>} options.load
+   * @param {Function} options.load as from chunkLoader
    * @param {number} [options.budget] bytes of decoded chunks to hold at most
-   * @param {number} [options.ahead] seconds to plan ahead
+   * @param {number} [options.ahead] seconds to schedule ahead
    */
   constructor(options) {
     super();
@@ -55,56 +56,55 @@ export class Player extends EventTarget {
     this.#context = context;
     this.#hz = context.sampleRate;
     this.#stems = [...stems];
-    this.#ahead = options.ahead ?? AHEAD;
+    this.#ahead = options.ahead ?? SCHEDULE_AHEAD;
     this.#timeline = new Timeline(frames, chunkFrames, this.#hz);
     this.#timeline.reach = reach;
     this.#capacity = capacityOf(options.budget ?? BUDGET, stems.length + 1, chunkFrames);
     const decoded = async (...chunk) => decodeChunk(context, await load(...chunk));
     this.#store = new ChunkStore(decoded, this.#capacity);
     this.#store.addEventListener("loaded", () => {
-      this.#fill();
+      this.#update();
       this.#emit("progress");
     });
     this.#store.addEventListener("failed", ({ detail }) => this.#emit("failed", detail));
-    this.#desk = new Desk(context, stems);
-    this.#plan = new Plan(context, this.#tick);
+    this.#graph = new AudioGraph(context, stems);
+    this.#scheduler = new SourceScheduler(context, this.#tick);
     context.addEventListener("statechange", this.#stateChanged);
   }
 
-  /** The node to connect. */
   get output() {
-    return this.#desk.output;
+    return this.#graph.output;
   }
 
-  /** So many frames of every stem are finished. */
+  /** Set how many frames are finished. */
   setReach(frames) {
     if (frames === this.#timeline.reach) return;
     this.#timeline.reach = frames;
     this.#store.retry();
-    this.#fill();
+    this.#update();
   }
 
-  /** The song is so long, after all. */
+  /** Change the song's length. */
   setFrames(frames) {
     this.#timeline.setFrames(frames);
-    this.#fill();
+    this.#update();
   }
 
   get duration() {
     return this.#timeline.frames / this.#hz;
   }
 
-  /** Whether it plays or wants to. */
+  /** Whether it plays, or will as soon as it can. */
   get playing() {
     return this.#playing;
   }
 
-  /** Whether it wants to play and has nothing to: what comes is not finished or not loaded. */
+  /** Whether it is playing but silent: what follows is not finished, or not loaded. */
   get waiting() {
-    return this.#playing && !this.#timeline.isEnd(this.#head) && this.#over;
+    return this.#playing && !this.#timeline.isEnd(this.#head) && this.#isPlayedOut;
   }
 
-  /** Whether the system holds the sound (a call; a page that was not touched yet): play() again. */
+  /** Whether the browser suspended the sound (phone call, no user gesture yet): call play(). */
   get interrupted() {
     return this.#playing && this.#context.state !== "running";
   }
@@ -114,35 +114,35 @@ export class Player extends EventTarget {
     return this.#frame / this.#hz;
   }
 
-  /** Load what playing would begin with. */
+  /** Load what playback would start with. */
   prepare() {
-    this.#awake = true;
-    this.#fill();
+    this.#started = true;
+    this.#update();
   }
 
-  /** Play, in a user's gesture; where the song has ended from the loop's start, or the song's. */
+  /** Play. Needs a user gesture. After the end it starts at the loop's start, or the song's. */
   play() {
     if (this.#context.state !== "running") this.#resume();
     if (this.#playing) return;
     this.#playing = true;
     if (this.#timeline.isEnd(this.#head)) this.#head = this.#timeline.loop?.from ?? 0;
-    this.#timer = setInterval(this.#tick, TICK);
+    this.#timer = setInterval(this.#tick, TICK_MS);
     this.prepare();
-    this.#changed();
+    this.#emitChange();
   }
 
   pause() {
     if (!this.#playing) return;
-    this.#breakOff();
-    this.#halt();
+    this.#fadeOut();
+    this.#stop();
   }
 
-  /** Go to a time in seconds, loaded or not. */
+  /** Jump to a time in seconds, loaded or not. */
   seek(seconds) {
-    this.#breakOff();
+    this.#fadeOut();
     this.#head = this.#timeline.frameAt(seconds);
     this.prepare();
-    this.#changed();
+    this.#emitChange();
   }
 
   /** {from, to} in seconds, or null. */
@@ -151,38 +151,39 @@ export class Player extends EventTarget {
     return loop && { from: loop.from / this.#hz, to: loop.to / this.#hz };
   }
 
-  /** Loop between two times: who is behind goes to its start, who is before plays into it. */
+  /** Loop between two times. A playhead behind the loop jumps to its start. */
   setLoop(from, to) {
     this.#timeline.setLoop(from, to);
     const loop = this.#timeline.loop;
-    if ((this.#plan.frameAt(this.#plan.soonest) ?? this.#head) >= loop.to) this.seek(loop.from / this.#hz);
-    else this.#planAnew();
+    if ((this.#scheduler.frameAt(this.#scheduler.earliest) ?? this.#head) >= loop.to) {
+      this.seek(loop.from / this.#hz);
+    } else this.#reschedule();
   }
 
   clearLoop() {
     this.#timeline.clearLoop();
-    this.#planAnew();
+    this.#reschedule();
   }
 
   get rate() {
     return this.#rate;
   }
 
-  /** Speed, and pitch with it. */
+  /** Change the speed, and the pitch with it. */
   setRate(rate) {
-    // An AudioParam is a float32: the plan has to reckon with what the sources really do.
-    const within = Math.fround(Math.min(Math.max(rate, RATES[0]), RATES[1]));
-    if (within === this.#rate) return;
-    this.#rate = within;
-    this.#planAnew();
+    // An AudioParam is a float32: the scheduler has to compute with the sources' exact rate.
+    const exact = Math.fround(Math.min(Math.max(rate, RATES[0]), RATES[1]));
+    if (exact === this.#rate) return;
+    this.#rate = exact;
+    this.#reschedule();
   }
 
-  /** Set all faders, pans and switches: a state of mix.js. At once where nothing sounds. */
+  /** Set the mix: a state of mix.js. */
   setMix(state) {
-    this.#desk.setMix(state, this.#plan.sounds);
+    this.#graph.setMix(state, this.#scheduler.hasStarted);
   }
 
-  /** Whether the original is wanted instead of the mix. */
+  /** Whether the original is to be heard instead of the mix. */
   get original() {
     return this.#original.on;
   }
@@ -192,24 +193,25 @@ export class Player extends EventTarget {
     return this.#original.on && this.#original.joined;
   }
 
+  /** Switch to the original at `gain`, or back to the mix. */
   setOriginal(on, gain = 1) {
     Object.assign(this.#original, { on, gain, wanted: this.#original.wanted || on });
-    this.#fill();
+    this.#update();
     this.#crossfade();
-    this.#changed();
+    this.#emitChange();
   }
 
-  /** {peak, rms} of what was just heard of a stem, the mixture or "master". */
+  /** {peak, rms} of the latest samples of a stem, the mixture or "master". */
   level(name) {
-    return this.#desk.level(name);
+    return this.#graph.level(name);
   }
 
-  /** Whether something that is needed cannot be had. */
+  /** Whether a chunk that is needed cannot be loaded. */
   get failing() {
     return this.#store.failing;
   }
 
-  /** [[from, to], …] in seconds of what is loaded, in order. */
+  /** The loaded ranges: [[from, to], …] in seconds, in order. */
   get buffered() {
     const { chunkFrames, frames } = this.#timeline;
     const ranges = [];
@@ -223,86 +225,93 @@ export class Player extends EventTarget {
   }
 
   get bufferedBytes() {
-    const rounds = [...this.#rounds.buffers.values()];
-    return rounds.reduce((sum, buffer) => sum + bytesOf(buffer), this.#store.bytes);
+    const repeated = [...this.#repeated.buffers.values()];
+    return repeated.reduce((sum, buffer) => sum + bytesOf(buffer), this.#store.bytes);
   }
 
   close() {
     this.#context.removeEventListener("statechange", this.#stateChanged);
-    this.#playing = this.#awake = false;
+    this.#playing = this.#started = false;
     clearInterval(this.#timer);
-    this.#plan.close();
+    this.#scheduler.close();
     this.#store.close();
-    this.#rounds.buffers.clear();
+    this.#repeated.buffers.clear();
     this.output.disconnect();
   }
 
-  /** The frame of the song that is played. */
   get #frame() {
-    return this.#plan.frameAt(this.#plan.now) ?? this.#head;
+    return this.#scheduler.frameAt(this.#scheduler.now) ?? this.#head;
   }
 
-  /** Whether all that is planned was played. */
-  get #over() {
-    return this.#plan.now >= this.#plan.end;
+  /** Whether all that is scheduled was played. */
+  get #isPlayedOut() {
+    return this.#scheduler.now >= this.#scheduler.end;
   }
 
-  /** The stems that have to be there for a piece to be planned. */
+  /** The stems that are scheduled: with the original, once that is loaded. */
   get #lanes() {
     return this.#original.joined ? [...this.#stems, MIXTURE] : this.#stems;
   }
 
-  /** Load and plan whatever can be by now. */
-  #fill() {
-    this.#want();
-    this.#join();
+  /** Request the chunks that are needed, and schedule the pieces that are loaded. */
+  #update() {
+    this.#requestChunks();
+    this.#joinOriginal();
     if (!this.#playing) return;
-    this.#plan.prune();
-    while (this.#plan.end < this.#plan.now + this.#ahead * this.#hz) {
+    this.#scheduler.prune();
+    while (this.#scheduler.end < this.#scheduler.now + this.#ahead * this.#hz) {
       const piece = this.#timeline.pieceAt(this.#head);
       if (!piece || !this.#store.holds(piece.chunks, this.#lanes)) break;
-      const { goesOn } = this.#plan;
-      if (!goesOn && !this.#enough()) break;
-      const when = goesOn ? this.#plan.end : this.#open();
-      const voices = this.#lanes.map((lane) => [this.#buffer(lane, piece), this.#desk.input(lane)]);
-      if (this.#plan.start(piece, when, this.#rate, voices)) this.#head = this.#timeline.after(piece);
+      const { canContinue } = this.#scheduler;
+      if (!canContinue && !this.#canStart()) break;
+      const when = canContinue ? this.#scheduler.end : this.#openGate();
+      const voices = this.#lanes.map((lane) => [
+        this.#buffer(lane, piece),
+        this.#graph.input(lane),
+      ]);
+      if (this.#scheduler.start(piece, when, this.#rate, voices)) {
+        this.#head = this.#timeline.after(piece);
+      }
     }
-    // Where it will have to wait, unless more comes till then, it ends softly.
-    const softly = !this.#timeline.isEnd(this.#head);
-    if (!this.#over) this.#desk.gate.close(softly ? this.#plan.end : Infinity);
-    if (this.waiting !== this.#waited) this.#changed();
+    // Fade out where playback will have to wait, unless more is scheduled until then.
+    const fadesOut = !this.#timeline.isEnd(this.#head);
+    if (!this.#isPlayedOut) this.#graph.gate.close(fadesOut ? this.#scheduler.end : Infinity);
+    if (this.waiting !== this.#saidWaiting) this.#emitChange();
   }
 
-  /** Say what to load. */
-  #want() {
-    if (!this.#awake) return;
-    const seconds = Math.max(STORE_AHEAD, this.#ahead);
+  #requestChunks() {
+    if (!this.#started) return;
+    const seconds = Math.max(LOAD_AHEAD, this.#ahead);
     const chunks = Math.ceil((seconds * this.#hz) / this.#timeline.chunkFrames);
-    const ahead = this.#playing ? chunks : IDLE_CHUNKS;
+    const ahead = this.#playing ? chunks : PAUSED_CHUNKS;
     const indexes = this.#timeline.chunksAround(this.#frame, this.#capacity, ahead);
     this.#store.want(indexes, this.#original.wanted ? [...this.#stems, MIXTURE] : this.#stems);
   }
 
-  /** Take the original in as one more stem, as soon as that does not stop the others. */
-  #join() {
+  /** Schedule the original too, once it is loaded far enough not to interrupt. */
+  #joinOriginal() {
     if (this.#original.joined || !this.#original.wanted) return;
-    const from = this.#plan.soonest;
-    const coming = this.#plan.between(from, from + ENOUGH * this.#hz);
-    if (!coming.every(({ chunks }) => this.#store.holds(chunks, [MIXTURE]))) return;
+    const from = this.#scheduler.earliest;
+    const next = this.#scheduler.between(from, from + START_SECONDS * this.#hz);
+    if (!next.every(({ chunks }) => this.#store.holds(chunks, [MIXTURE]))) return;
     this.#original.joined = true;
     const cut = this.#cut();
     this.#crossfade(cut ? cut.when / this.#hz : undefined);
-    this.#changed();
+    this.#emitChange();
   }
 
   #crossfade(time) {
-    this.#desk.crossfade(this.originalHeard ? this.#original.gain : 0, this.#plan.sounds, time);
+    this.#graph.crossfade(
+      this.originalHeard ? this.#original.gain : 0,
+      this.#scheduler.hasStarted,
+      time,
+    );
   }
 
-  /** Whether there is enough from the head on for a start, or all there is to come. */
-  #enough() {
+  /** Whether START_SECONDS are loaded, or all that is available. */
+  #canStart() {
     let [frame, seconds] = [this.#head, 0];
-    while (seconds < ENOUGH) {
+    while (seconds < START_SECONDS) {
       const piece = this.#timeline.pieceAt(frame);
       if (!piece) return true;
       if (!this.#store.holds(piece.chunks, this.#lanes)) return false;
@@ -312,10 +321,10 @@ export class Player extends EventTarget {
     return true;
   }
 
-  /** Open the gate for a start, softly but at the song's beginning; says when. */
-  #open() {
-    const when = this.#plan.fresh;
-    this.#desk.gate.open(when, this.#head > 0);
+  /** Open the gate for a start, with a fade-in except at the song's start. Returns when. */
+  #openGate() {
+    const when = this.#scheduler.earliestStart;
+    this.#graph.gate.open(when, this.#head > 0);
     return when;
   }
 
@@ -323,64 +332,64 @@ export class Player extends EventTarget {
     const bufferOf = (index) => this.#store.buffer(lane, index);
     if (piece.chunk !== null) return bufferOf(piece.chunk);
     const key = `${piece.from}-${piece.to}`;
-    if (this.#rounds.key !== key) this.#rounds = { key, buffers: new Map() };
-    const { buffers } = this.#rounds;
+    if (this.#repeated.key !== key) this.#repeated = { key, buffers: new Map() };
+    const { buffers } = this.#repeated;
     if (!buffers.has(lane)) {
-      buffers.set(lane, roundsOf(this.#context, piece, this.#timeline.chunkFrames, bufferOf));
+      buffers.set(lane, repeatedLoop(this.#context, piece, this.#timeline.chunkFrames, bufferOf));
     }
     return buffers.get(lane);
   }
 
-  /** Take back what is planned; it goes on from where that is. */
-  #cut(soonest = this.#plan.soonest) {
-    const cut = this.#plan.cut(soonest, this.#rate);
+  /** Cancel what is scheduled, and continue from there. */
+  #cut(earliest = this.#scheduler.earliest) {
+    const cut = this.#scheduler.cut(earliest, this.#rate);
     if (cut) this.#head = cut.frame;
     return cut;
   }
 
-  /** From now on with another rate or loop, without a gap. */
-  #planAnew() {
+  /** Continue with another rate or loop, without a gap. */
+  #reschedule() {
     this.#cut();
-    this.#fill();
-    this.#changed();
+    this.#update();
+    this.#emitChange();
   }
 
-  /** Stop what sounds, softly. */
-  #breakOff() {
-    const { gate } = this.#desk;
-    const cut = this.#cut(gate.openUntil(this.#plan.soonest));
+  /** Fade out and cancel what is scheduled. */
+  #fadeOut() {
+    const { gate } = this.#graph;
+    const cut = this.#cut(gate.earliestClose(this.#scheduler.earliest));
     if (cut) gate.close(cut.when);
-    this.#plan.clear();
+    this.#scheduler.clear();
   }
 
-  #halt() {
+  #stop() {
     this.#playing = false;
-    this.#plan.clear();
+    this.#scheduler.clear();
     clearInterval(this.#timer);
-    this.#want();
-    this.#changed();
+    this.#requestChunks();
+    this.#emitChange();
   }
 
   #tick = () => {
     if (!this.#playing) return;
-    this.#fill();
-    if (this.#timeline.isEnd(this.#head) && this.#over) this.#halt();
+    this.#update();
+    if (this.#timeline.isEnd(this.#head) && this.#isPlayedOut) this.#stop();
   };
 
   #stateChanged = () => {
-    // While the system has "interrupted" the sound, resume() would only do harm.
+    // In state "interrupted" (iOS, a phone call) resume() would fail: wait for "suspended".
     if (this.#playing && this.#context.state === "suspended") this.#resume();
-    this.#fill();
-    this.#changed();
+    this.#update();
+    this.#emitChange();
   };
 
   #resume() {
-    // An OfflineAudioContext has no close(), and whoever suspended it resumes it.
+    // An OfflineAudioContext has no close(); the code that suspended it resumes it.
     if ("close" in this.#context) this.#context.resume().catch(() => {});
   }
 
-  #changed() {
-    this.#waited = this.waiting;
+  #emitChange() {
+    this.#saidWaiting = this.waiting;
     this.#emit("change");
   }
 
@@ -389,7 +398,7 @@ export class Player extends EventTarget {
   }
 }
 
-/** How many chunks of `lanes` stems fit into a budget of bytes. */
+/** How many chunks of each of `lanes` stems fit into a budget of bytes. */
 export function capacityOf(budget, lanes, chunkFrames) {
   const chunk = (GUARD + chunkFrames) * CHANNELS * Float32Array.BYTES_PER_ELEMENT;
   return Math.max(LEAST_CHUNKS, Math.floor(budget / (chunk * lanes)));

@@ -1,20 +1,21 @@
-// Where a song's samples are played from: pure arithmetic in frames of the song.
+// The player's timeline: which pieces of which chunks follow each other, with loops. Pure
+// arithmetic in frames of the song.
 //
-// A chunk's buffer begins with a guard, the last frame of the chunk before, and sources follow each
-// other there: a source never reads past the end of its buffer, so what is interpolated at other
-// speeds than 1 goes over a border as if it were none.
+// A chunk's buffer begins with a guard, the last frame of the chunk before, and one source follows
+// the other there. So no source reads past the end of its buffer, and interpolation (at speeds
+// other than 1) is seamless across chunks.
 
 export const GUARD = 1;
 export const SHORTEST_LOOP = 0.05; // seconds
-const BEHIND = 4; // chunks kept for those who listen to the last seconds once more
-const LOOP_START = 2; // chunks kept where a loop begins
+const CHUNKS_BEHIND = 4; // kept behind the playhead, for a seek a few seconds back
+const LOOP_START_CHUNKS = 2; // kept at the start of the loop
 
 /**
  * A piece is what one source of each stem plays:
  *   from, to: frames of the song; to is excluded
- *   frames: how many are played; more than to - from where a short loop goes round several times
- *   chunk, offset: the buffer and where in it the piece begins; chunk is null for rounds of a loop
- *   chunks: what has to be loaded for it
+ *   frames: how many are played; more than to - from where a short loop is repeated
+ *   chunk, offset: the buffer, and where the piece begins in it; chunk is null for a repeated loop
+ *   chunks: all that have to be loaded
  */
 export class Timeline {
   #loop = null;
@@ -26,13 +27,13 @@ export class Timeline {
     this.reach = frames;
   }
 
-  /** How many frames can be had: whole chunks while the song is still being separated. */
+  /** How many frames can be loaded: only whole chunks while the song is being separated. */
   get available() {
     if (this.reach >= this.frames) return this.frames;
     return this.chunkOf(this.reach) * this.chunkFrames;
   }
 
-  /** The length may turn out to be another than was said first. */
+  /** Change the length, which is an estimate until the song is decoded. */
   setFrames(frames) {
     this.frames = frames;
     const loop = this.#loop;
@@ -61,24 +62,27 @@ export class Timeline {
     return Math.min(Math.max(Math.round(seconds * this.sampleRate) || 0, 0), this.frames);
   }
 
+  /** The index of the chunk with this frame. */
   chunkOf(frame) {
     return Math.floor(frame / this.chunkFrames);
   }
 
-  /** Where playing from `frame` comes to an end or turns back. */
+  /** Where playback from `frame` ends or jumps back. */
   #limit(frame) {
     const loop = this.#loop;
     return loop && frame < loop.to ? loop.to : this.frames;
   }
 
-  /** The piece that begins at `from`; null at the end of the song and of what is available. */
+  /** The piece that begins at `from`; null at the end of the song or of the available frames. */
   pieceAt(from) {
     const loop = this.#loop;
-    if (loop && from === loop.from && loop.to - loop.from < this.chunkFrames) return this.#rounds();
+    if (loop && from === loop.from && loop.to - loop.from < this.chunkFrames) {
+      return this.#repeatedLoop();
+    }
     const limit = this.#limit(from);
     if (from >= limit) return null;
     const next = this.chunkOf(from + GUARD);
-    // The last frame before the limit has no successor: it is played from its own chunk.
+    // The last frame before the limit needs no guard: it is played from its own chunk.
     const own = this.chunkOf(from);
     const chunk = next * this.chunkFrames < limit ? next : own;
     const end = (chunk + 1) * this.chunkFrames;
@@ -89,8 +93,8 @@ export class Timeline {
     return { from, to, frames: to - from, chunk, offset, chunks };
   }
 
-  /** A loop shorter than a chunk, several times over: sources by the hundred cost more than copies. */
-  #rounds() {
+  /** A loop shorter than a chunk, repeated: a copy is cheaper than hundreds of short sources. */
+  #repeatedLoop() {
     const { from, to } = this.#loop;
     const chunks = range(this.chunkOf(from), this.chunkOf(to - 1));
     const end = Math.min((chunks.at(-1) + 1) * this.chunkFrames, this.frames);
@@ -99,21 +103,21 @@ export class Timeline {
     return { from, to, frames: times * (to - from), chunk: null, offset: 0, chunks };
   }
 
-  /** Where playing goes on after `piece`. */
+  /** The frame from which playback continues after `piece`. */
   after(piece) {
     return this.#loop?.to === piece.to ? this.#loop.from : piece.to;
   }
 
-  /** Whether nothing comes after `frame`, ever. */
+  /** Whether `frame` is the end of the song. */
   isEnd(frame) {
     return frame >= this.frames;
   }
 
   /**
-   * The chunks to hold when `frame` is being played, the most urgent first.
+   * The chunks to hold while `frame` is played, the most urgent first.
    *
-   * @param {number} capacity how many can be held
-   * @param {number} ahead how many of them to have in store ahead
+   * @param {number} capacity how many to hold at most
+   * @param {number} ahead how many of them ahead of the playhead
    */
   chunksAround(frame, capacity, ahead = capacity) {
     const last = this.chunkOf(this.available - 1);
@@ -125,21 +129,22 @@ export class Timeline {
         if (chunk >= 0 && chunk <= last && found.size < most) found.add(chunk);
       }
     };
-    const most = capacity - Math.min(BEHIND, capacity >> 1);
+    const most = capacity - Math.min(CHUNKS_BEHIND, capacity >> 1);
     add(range(now, Math.min(turn, now + 1)), Math.min(ahead, most));
     let coming = range(now, turn);
     if (this.#loop) {
       const { from, to } = this.#loop;
-      const round = range(this.chunkOf(from), this.chunkOf(to - 1));
-      add(round.slice(0, LOOP_START), most);
-      if (frame < to) coming = [...coming, ...round];
+      const loop = range(this.chunkOf(from), this.chunkOf(to - 1));
+      add(loop.slice(0, LOOP_START_CHUNKS), most);
+      if (frame < to) coming = [...coming, ...loop];
     }
-    add(coming, Math.min(ahead + (this.#loop ? LOOP_START : 0), most));
-    add(range(now - BEHIND, now - 1).reverse(), capacity);
+    add(coming, Math.min(ahead + (this.#loop ? LOOP_START_CHUNKS : 0), most));
+    add(range(now - CHUNKS_BEHIND, now - 1).reverse(), capacity);
     return [...found];
   }
 }
 
+/** All integers from `first` to `last`. */
 function range(first, last) {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
 }

@@ -1,13 +1,13 @@
-// Where the song is: play, seek, the loop and the part it goes round, the original.
+// The transport controls: play, seek, loop, the loop's ends, and comparing with the original.
 
-import { clock, SHORTEST_PART } from "./waveform.js";
+import { formatTime, SHORTEST_SELECTION } from "./waveform_display.js";
 
 export class Transport {
   #section;
   #player;
-  #board;
-  #gain;
-  #shown;
+  #waveforms;
+  #originalGain;
+  #redraw;
   #play = document.getElementById("play");
   #loop = document.getElementById("loop");
   #original = document.getElementById("original");
@@ -17,16 +17,16 @@ export class Transport {
   /**
    * @param {Element} section the mixer
    * @param {import("./player.js").Player} player
-   * @param {import("./waveform.js").Board} board
-   * @param {() => number} gain at which the original is as loud as the mix
-   * @param {() => void} shown called when there is something new to draw
+   * @param {import("./waveform_display.js").WaveformDisplay} waveforms
+   * @param {() => number} originalGain at which the original is as loud as the mix
+   * @param {() => void} redraw called when the position or the selection changed
    */
-  constructor(section, player, board, gain, shown) {
+  constructor(section, player, waveforms, originalGain, redraw) {
     this.#section = section;
     this.#player = player;
-    this.#board = board;
-    this.#gain = gain;
-    this.#shown = shown;
+    this.#waveforms = waveforms;
+    this.#originalGain = originalGain;
+    this.#redraw = redraw;
     this.#play.addEventListener("click", () => this.toggle());
     this.#loop.addEventListener("click", () => this.toggleLoop());
     this.#original?.addEventListener("click", () => this.toggleOriginal());
@@ -41,10 +41,10 @@ export class Transport {
 
   seek(seconds) {
     this.#player.seek(Math.min(Math.max(seconds, 0), this.#player.duration));
-    this.#shown();
+    this.#redraw();
   }
 
-  /** Go on or back by so many seconds. */
+  /** Go forward by some seconds, or back. */
   step(seconds) {
     this.seek(this.#player.position + seconds);
   }
@@ -56,52 +56,51 @@ export class Transport {
 
   toggleLoop() {
     if (this.#player.loop) this.#player.clearLoop();
-    else this.#player.setLoop(...this.#part);
+    else this.#player.setLoop(...this.#selection);
     this.#showLoop();
   }
 
-  /** Mark a part from (0) or up to (1) where the song is now. */
-  mark(end) {
-    const part = [...this.#part];
-    part[end] = this.#player.position;
-    if (part[1] - part[0] < SHORTEST_PART) return;
-    if (this.#player.loop) this.#player.setLoop(...part);
-    this.#board.mark(part, Boolean(this.#player.loop));
-    this.#shown();
+  /** Move the start (0) or the end (1) of the selection to the current position. */
+  setSelectionEnd(index) {
+    const selection = [...this.#selection];
+    selection[index] = this.#player.position;
+    if (selection[1] - selection[0] < SHORTEST_SELECTION) return;
+    if (this.#player.loop) this.#player.setLoop(...selection);
+    this.#waveforms.select(selection, Boolean(this.#player.loop));
+    this.#redraw();
   }
 
   toggleOriginal() {
     if (!this.#original) return;
-    this.#player.setOriginal(!this.#player.original, this.#gain());
+    this.#player.setOriginal(!this.#player.original, this.#originalGain());
     this.#original.setAttribute("aria-pressed", this.#player.original);
     this.#section.classList.toggle("original", this.#player.original);
   }
 
-  /** The song is so long now. */
   showLength() {
-    document.getElementById("length").textContent = clock(this.#player.duration);
+    document.getElementById("length").textContent = formatTime(this.#player.duration);
     this.#seek.max = this.#player.duration;
   }
 
-  /** Show where the song is, in seconds. */
   showPosition(seconds) {
-    const now = clock(seconds);
+    const now = formatTime(seconds);
     if (this.#position.textContent !== now) this.#position.textContent = now;
     this.#seek.value = seconds;
-    // Not while it plays: screen readers would tell every second.
+    // Not while it plays: screen readers would announce every second.
     if (this.#player.playing) return;
-    this.#seek.setAttribute("aria-valuetext", `${now} / ${clock(this.#player.duration)}`);
+    this.#seek.setAttribute("aria-valuetext", `${now} / ${formatTime(this.#player.duration)}`);
   }
 
-  get #part() {
-    return this.#board.part ?? [0, this.#player.duration];
+  /** The selection, or the whole song. */
+  get #selection() {
+    return this.#waveforms.selection ?? [0, this.#player.duration];
   }
 
   #showLoop() {
     const { loop } = this.#player;
-    this.#board.mark(loop ? [loop.from, loop.to] : this.#board.part, Boolean(loop));
+    this.#waveforms.select(loop ? [loop.from, loop.to] : this.#waveforms.selection, Boolean(loop));
     this.#loop.setAttribute("aria-pressed", Boolean(loop));
-    this.#shown();
+    this.#redraw();
   }
 
   #showPlaying() {
@@ -109,6 +108,6 @@ export class Transport {
     const { pause, play } = this.#section.dataset;
     this.#play.setAttribute("aria-label", this.#player.playing ? pause : play);
     this.#play.classList.toggle("playing", this.#player.playing);
-    this.#shown();
+    this.#redraw();
   }
 }

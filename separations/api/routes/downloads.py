@@ -1,0 +1,96 @@
+"""The API's downloads: a stem, a mix, all stems."""
+
+import uuid
+from typing import Annotated
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from ninja import Query, Router
+
+from separations.access import permissions
+from separations.api import schemas
+from separations.api.openapi import binary_response, problem_responses
+from separations.api.serializers import status_name
+from separations.audio.encoding.formats import Format, read_format
+from separations.audio.mixing.gain_laws import FARTHEST, LOUDEST, UNITY
+from separations.delivery import downloads, responses
+from separations.errors.fault import Fault
+from separations.models import Job
+
+router = Router()
+Wanted = Annotated[schemas.Wanted, Query(...)]
+
+
+@router.get(
+    "/separate/{uuid:task_id}/stems/{slug:stem_name}",
+    response={**problem_responses(401, 404, 409, 410, 416, 422, 429, 503)},
+    openapi_extra=binary_response("audio/*", {206: "A range of it.", 304: "Not changed."}),
+    url_name="stem",
+    summary="Download a stem",
+    tags=["Downloads"],
+)
+def stem(
+    request: HttpRequest, task_id: uuid.UUID, stem_name: str, wanted: Wanted
+) -> HttpResponseBase:
+    """In any format, whole or a time range; `Range` and `If-None-Match` work."""
+    job = _finished(request, task_id)
+    found = permissions.stem_or_404(job, stem_name)
+    span = downloads.span_of(job, wanted.start, wanted.stop)
+    download = downloads.of_stem(found, *_format(wanted), span)
+    return responses.send(request, download, attach=True)
+
+
+@router.get(
+    "/separate/{uuid:task_id}/mixdown",
+    response={**problem_responses(401, 404, 409, 410, 416, 422, 429, 503)},
+    openapi_extra=binary_response("audio/*", {206: "A range of it.", 304: "Not changed."}),
+    url_name="mixdown",
+    summary="Download a mix",
+    tags=["Downloads"],
+)
+def mixdown(
+    request: HttpRequest,
+    task_id: uuid.UUID,
+    mix: Annotated[
+        str,
+        Query(
+            "",
+            description="`NAME:VOLUME:PAN[:m][s],…,master:VOLUME`; empty for all stems as they "
+            f"are. Volume 0–{LOUDEST} ({UNITY} leaves a level as it is), "
+            f"pan −{FARTHEST}–{FARTHEST}, m mutes, s is solo.",
+        ),
+    ],
+    wanted: Wanted,
+) -> HttpResponseBase:
+    """The stems mixed anew: karaoke, for example, is `mix=vocals:80:0:m`."""
+    job = _finished(request, task_id)
+    span = downloads.span_of(job, wanted.start, wanted.stop)
+    download = downloads.of_mix(job, mix, span, *_format(wanted))
+    return responses.send(request, download, attach=True)
+
+
+@router.get(
+    "/separate/{uuid:task_id}/archive",
+    response={**problem_responses(401, 404, 409, 410, 422, 429, 503)},
+    openapi_extra=binary_response("application/zip"),
+    url_name="archive",
+    summary="Download all stems as a ZIP",
+    tags=["Downloads"],
+)
+def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpResponseBase:
+    job = _finished(request, task_id)
+    span = downloads.span_of(job, wanted.start, wanted.stop)
+    return responses.send_archive(request, job, *_format(wanted), span)
+
+
+def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:
+    job = permissions.job_or_404(request, task_id)
+    if job.state != Job.State.DONE:
+        raise Fault("not_done", status=status_name(job))
+    if job.is_expired:
+        raise Fault("result_gone")
+    return job
+
+
+def _format(wanted: schemas.Wanted) -> tuple[Format, int]:
+    return read_format(wanted.format, wanted.bitrate)

@@ -1,0 +1,247 @@
+"""Decode a song in a sandboxed process, and check everything that the process answers.
+
+A song may exploit a decoder and make it answer anything. So its answers are checked like an upload:
+lengths, ranges, texts, and how much there is.
+"""
+
+import logging
+import math
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from separations.audio import child_process
+from separations.audio.decoding.allowed_codecs import HIGHEST_RATE, LOWEST_RATE
+from separations.audio.decoding.decoder_protocol import (
+    HEAD,
+    MOST_SAMPLES,
+    MOST_TEXT,
+    SAMPLES,
+    TEXT,
+    Block,
+)
+from separations.audio.info import CHANNELS, AudioInfo
+from separations.audio.level_limits import FOLDED, HIGHEST_LEVEL, check_song
+from separations.audio.sandbox.answers import implausible, is_whole, read_info, read_object
+from separations.audio.sandbox.decoder_slots import DecoderSlots
+from separations.errors.fault import Fault
+
+logger = logging.getLogger(__name__)
+# Most songs need a second or two. One that needs all of this was made for it: long, with a high
+# sample rate and many channels.
+CPU_SECONDS, SECONDS_PER_CPU_SECOND = 15, 40
+LONGEST = 24 * 3600  # seconds of a song; the limit does not grow beyond
+WALL_FACTOR = 2.0  # wall time to CPU time, on a busy machine
+SLACK_SECONDS = 1.0
+END_SECONDS = 5.0
+ERROR_BYTES = 2000
+# Of the environment: how to find libraries, and no secrets.
+PASSED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
+# Thread pools reserve address space for each core, which counts against the process's limit.
+SET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+_reported = set[str]()  # missing sandbox layers that are logged already
+
+
+decoder_slots = DecoderSlots()
+
+
+def probe_isolated(
+    path: Path, max_seconds: float, client: str = "", spent: Callable[[float], None] | None = None
+) -> AudioInfo:
+    """`separations.audio.decoding.probe.probe` in the sandbox.
+
+    Args:
+        client: who sent the song, as a hash.
+        spent: called with the seconds that a decoder was held, also after a failure.
+
+    Raises:
+        Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
+            long, busy or too_many_at_once after too long a wait for a decoder.
+    """
+    began = None
+    try:
+        with decoder_slots.for_upload(client):
+            began = time.monotonic()
+            with DecoderProcess(path, "probe", max_seconds) as child:
+                return read_info(child.read_message().get("info"), max_seconds)
+    finally:
+        if spent is not None and began is not None:
+            spent(time.monotonic() - began)
+
+
+class Song:
+    """A song that is being decoded: its sample rate, and its samples once."""
+
+    def __init__(self, child: "DecoderProcess", rate: int, max_seconds: float) -> None:
+        self.rate, self._child = rate, child
+        self._most = (max_seconds + SLACK_SECONDS) * rate
+
+    def blocks(self) -> Iterator[Block]:
+        """Blocks of shape (2, samples) at the song's own rate."""
+        frames = 0
+        while (block := self._child.read_samples()) is not None:
+            frames += block.shape[1]
+            if frames > self._most:
+                raise implausible("too many samples")
+            check_song(block, HIGHEST_LEVEL * FOLDED)  # so that all that is computed stays finite
+            yield block
+
+
+@contextmanager
+def open_song(path: Path, max_seconds: float = math.inf) -> Iterator[Song]:
+    """Decode the song at `path` in the sandbox, in one of the engines' slots.
+
+    Leaving the context ends the process.
+
+    Raises:
+        Fault: what `audio.decoding.source` raises; not_finite and too_loud; unreadable and
+            too_slow as above, also when there is more than `max_seconds`.
+    """
+    with decoder_slots.for_engine(), DecoderProcess(path, "decode", max_seconds) as child:
+        rate = child.read_message().get("rate", 0)
+        if not is_whole(rate, LOWEST_RATE, HIGHEST_RATE):
+            raise implausible("rate")
+        yield Song(child, rate, max_seconds)
+
+
+class DecoderProcess:
+    """A sandboxed process for one song, and its answers. Leaving the context kills it."""
+
+    module = "separations.audio.sandbox.worker"
+
+    def __init__(self, path: Path, task: str, max_seconds: float = math.inf) -> None:
+        cpu = math.ceil(CPU_SECONDS + min(max_seconds, LONGEST) / SECONDS_PER_CPU_SECOND)
+        self._path, self._left = path, cpu * WALL_FACTOR
+        self._arguments = (task, str(max_seconds), str(cpu))
+        self._error_output = b""
+
+    def __enter__(self) -> "DecoderProcess":
+        environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+        with self._path.open("rb") as song:
+            try:
+                self._process = child_process.start(
+                    self.module,
+                    *self._arguments,
+                    stdin=song,
+                    stderr=subprocess.PIPE,
+                    environment=environment | SET,
+                )
+            except OSError as error:
+                logger.warning("Reading a song could not begin: %s", error.strerror)
+                raise Fault("unreadable") from error
+        assert self._process.stdout is not None  # noqa: S101 (for the type checker)
+        assert self._process.stderr is not None  # noqa: S101
+        self._answer = self._process.stdout.fileno()
+        self._error_pipe = self._process.stderr.fileno()
+        self._ready = selectors.DefaultSelector()
+        for pipe in (self._answer, self._error_pipe):
+            os.set_blocking(pipe, False)
+            self._ready.register(pipe, selectors.EVENT_READ)
+        try:
+            missing = self.read_message().get("missing")
+            if not isinstance(missing, list):
+                raise implausible("greeting")
+            _report_missing(missing)
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill the process and all that it started."""
+        self._ready.close()
+        child_process.kill(self._process)
+
+    def read_message(self) -> dict[str, Any]:
+        """The next message, a JSON object. A fault in it is raised."""
+        kind, content = self._message()
+        if kind != TEXT:
+            raise implausible("samples")
+        return read_object(content)
+
+    def read_samples(self) -> Block | None:
+        """The next block of shape (2, samples); None at the end. A fault is raised."""
+        kind, content = self._message()
+        if kind == SAMPLES:
+            return np.frombuffer(content, np.float32).reshape(CHANNELS, -1)
+        if read_object(content) != {"end": True}:
+            raise implausible("end")
+        return None
+
+    def _message(self) -> tuple[bytes, bytearray]:
+        kind, size = HEAD.unpack(self._read(HEAD.size))
+        if kind == TEXT and size <= MOST_TEXT:
+            return kind, self._read(size)
+        frame = CHANNELS * 4
+        if kind == SAMPLES and size % frame == 0 and 0 < size <= frame * MOST_SAMPLES:
+            return kind, self._read(size)
+        raise implausible("message")
+
+    def _read(self, size: int) -> bytearray:
+        content = bytearray(size)
+        got = 0
+        while got < size:
+            self._wait()
+            with suppress(BlockingIOError):
+                count = os.readv(self._answer, [memoryview(content)[got:]])
+                if count == 0:
+                    raise self._fault_at_end()
+                got += count
+        return content
+
+    def _wait(self) -> None:
+        """Block until there is an answer to read; collect the error output meanwhile."""
+        before = time.monotonic()
+        while True:
+            ready = {key.fd for key, _events in self._ready.select(max(0.0, self._left))}
+            now = time.monotonic()
+            self._left -= now - before  # with the time that reading error output takes
+            before = now
+            if self._error_pipe in ready:
+                output = os.read(self._error_pipe, 1 << 16)
+                self._error_output = (self._error_output + output)[-ERROR_BYTES:]
+                if not output:
+                    self._ready.unregister(self._error_pipe)
+            if self._answer in ready:
+                return
+            if self._left <= 0:
+                logger.warning("Reading a song took too long")
+                raise Fault("too_slow")
+
+    def _fault_at_end(self) -> Fault:
+        status = child_process.wait(self._process, END_SECONDS)
+        if status is None:
+            return implausible("silence")
+        with suppress(OSError):
+            self._error_output += os.read(self._error_pipe, 1 << 16)
+        # The song may control this text: one line, without control characters for a terminal.
+        output = ascii(self._error_output[-ERROR_BYTES:].decode(errors="replace"))
+        logger.warning("Reading a song ended with status %s: %s", status, output)
+        if status == -signal.SIGKILL:  # by the kernel, out of memory: nothing in the sandbox can
+            return Fault("busy", wait=10)
+        return Fault("too_slow" if status == -signal.SIGXCPU else "unreadable")
+
+
+def _report_missing(missing: list[Any]) -> None:
+    """Log, once for each, the layers that the sandbox lacks on this machine."""
+    for layer in missing:
+        if isinstance(layer, str) and layer not in _reported and len(_reported) < 10:
+            _reported.add(layer)
+            logger.warning("Songs are read without %s: not to be had here", ascii(layer[:40]))

@@ -1,0 +1,94 @@
+"""HTTP responses with byte ranges (RFC 9110, 14), for seeking and resumed downloads.
+
+Django's FileResponse ignores them.
+"""
+
+import re
+
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.http import content_disposition_header
+
+from separations.delivery.byte_sources import ByteSource
+
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def is_known(request: HttpRequest, etag: str) -> bool:
+    """Whether the client has this version already (If-None-Match)."""
+    return etag in request.headers.get("If-None-Match", "")
+
+
+def not_modified(etag: str) -> HttpResponse:
+    return HttpResponse(status=304, headers={"ETag": etag})
+
+
+def send(
+    request: HttpRequest,
+    source: ByteSource,
+    content_type: str,
+    name: str,
+    etag: str,
+    *,
+    attach: bool,
+) -> HttpResponseBase:
+    """Answer with all bytes of `source`, or with the one range that was requested.
+
+    A source of unknown length is sent as it grows, without ranges. 304 when the client has it, 206
+    for a range, 416 for one outside the file. Several ranges at once, a broken Range header and one
+    whose If-Range does not match get the whole file, as the RFC allows.
+    """
+    if is_known(request, etag):
+        return not_modified(etag)
+    size = source.size
+    if size is None:
+        response: HttpResponseBase = StreamingHttpResponse(
+            source.read(0, None), content_type=content_type
+        )
+        _describe(response, name, etag, attach=attach)
+        return response
+    wanted = request.headers.get("Range", "")
+    if request.headers.get("If-Range", etag) != etag:
+        wanted = ""
+    start, stop = 0, size
+    status = 200
+    if match := RANGE.fullmatch(wanted.strip()):
+        found = _resolve(match[1], match[2], size)
+        if found is None:
+            response = HttpResponse(status=416)
+            response.headers["Content-Range"] = f"bytes */{size}"
+            return response
+        if match[1] or match[2]:
+            (start, stop), status = found, 206
+    response = StreamingHttpResponse(
+        source.read(start, stop) if request.method != "HEAD" else (),
+        status=status,
+        content_type=content_type,
+    )
+    response.headers["Content-Length"] = str(stop - start)
+    response.headers["Accept-Ranges"] = "bytes"
+    _describe(response, name, etag, attach=attach)
+    if status == 206:
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return response
+
+
+def _describe(response: HttpResponseBase, name: str, etag: str, *, attach: bool) -> None:
+    response.headers["ETag"] = etag
+    response.headers["Cache-Control"] = "private, max-age=3600"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    disposition = content_disposition_header(attach, name)
+    if disposition:
+        response.headers["Content-Disposition"] = disposition
+
+
+def _resolve(first: str, last: str, size: int) -> tuple[int, int] | None:
+    """A range as start and stop, the whole file for "-", None when it is outside the file."""
+    if not first and not last:
+        return 0, size
+    if not first:
+        length = min(int(last), size)
+        return (size - length, size) if length else None
+    start = int(first)
+    stop = min(int(last) + 1, size) if last else size
+    return (start, stop) if start < min(stop, size) else None

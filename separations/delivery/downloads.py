@@ -1,0 +1,272 @@
+"""Downloads: a stem, a mix or a time range of either in any format, or all stems as ZIP."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from django.db.models import prefetch_related_objects
+from pathvalidate import sanitize_filename
+from zipstream import ZipStream
+
+from separations.audio.encoding.formats import Format, Tags
+from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
+from separations.audio.info import SAMPLE_RATE
+from separations.audio.mixing.mix import Mix, peak_of
+from separations.audio.mixing.mix_spec import parse_mix
+from separations.audio.store.readers import Part, Reader, StoredStem, Watched
+from separations.delivery import encoding_cache, encoding_jobs
+from separations.delivery.byte_sources import OfResult
+from separations.delivery.encoding_jobs import FinishedFile, GrowingFile
+from separations.disk import disk_space
+from separations.errors.fault import Fault, storage_fault
+from separations.fair_use.client_turns import Turn
+from separations.jobs.results import needed_gain
+from separations.models import Job, Stem
+
+CHOSEN = "chosen-"  # the prefix of files that hold a mix or a range
+ENCODING_VERSION = 3  # raised with every change that makes other bytes of the same samples
+SECONDS = re.compile(r"(?=\.?\d)\d{0,6}(?:\.\d{0,9})?", re.ASCII)
+ROUNDING = SAMPLE_RATE // 100  # by how many samples a page may have rounded the length of a song
+SHORTEST = SAMPLE_RATE // 100
+
+Wait = Literal["all", "some", "none"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The samples from `start` up to `stop`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Download:
+    """Some of a job's sound in a format.
+
+    name: the stem's, or "mix".
+    settings: distinguishes it from other downloads of that name.
+    level: finds the gain that keeps it within full scale, in turns of a client; called only for
+        formats without head-room.
+    """
+
+    job: Job
+    name: str
+    settings: str
+    reader: Reader
+    level: Callable[[str], float]
+    format: Format
+    bit_rate: int
+
+    @property
+    def tags(self) -> Tags:
+        upload = self.job.upload
+        return Tags(f"{upload.title} ({self.name})", upload.artist)
+
+    @property
+    def file_name(self) -> str:
+        return file_name(self.job, self.name, self.format.extension)
+
+    @property
+    def identity(self) -> str:
+        """A hash that is the same for the same bytes, and for no others (the ETag)."""
+        chosen = (ENCODING_VERSION, self.name, self.settings, self.format.name, self.bit_rate)
+        parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    @property
+    def must_be_made(self) -> bool:
+        """Whether it would be encoded now: it is neither cached nor under way."""
+        if self.format.wav is not None:
+            return False
+        return not self._cached.exists() and not encoding_jobs.is_under_way(self._cached)
+
+    def source(self, wait: Wait = "some", client: str = "") -> OfResult:
+        """The download as a byte source. Compressed formats are encoded once and cached.
+
+        Args:
+            wait: how much has to be encoded first, where a beginning can be sent without the end.
+            client: in whose turns it is encoded.
+
+        Raises:
+            Fault: disk_full or storage.
+        """
+        try:
+            return OfResult(self.job, self._find_or_encode(wait, client))
+        except OSError as error:
+            raise storage_fault(error) from error
+
+    def _find_or_encode(self, wait: Wait, client: str) -> WavBytes | FinishedFile | GrowingFile:
+        if self.format.wav is not None:
+            return WavBytes(self.reader, self.format.wav, self._gain(client), self.tags)
+        cached = self._cached
+        try:
+            encoding_cache.record_use(cached)
+            return FinishedFile(cached)
+        except FileNotFoundError:
+            growing = self._encode(cached, client)
+        if wait == "all" or (wait == "some" and not self.format.grows):
+            growing.wait()
+        elif wait == "some":
+            growing.wait_for_some()
+        return growing
+
+    def _encode(self, cached: Path, client: str) -> GrowingFile:
+        # Read here: the encoder's thread must not use the database.
+        gain, tags, stems = self._gain(client), self.tags, self.job.result_folder
+        size = size_of(self.reader, self.format, tags, self.bit_rate)
+        expected = size or most_bytes(self.reader, self.format, self.bit_rate)
+
+        def encode(target: Path, own: Turn) -> None:
+            def between() -> None:
+                disk_space.check_next(target.parent)
+                own.share()
+
+            encoding_cache.make_room(target.parent, stems, expected)
+            reader = Watched(self.reader, between)
+            write(reader, target, self.format, gain, tags, self.bit_rate)
+
+        return encoding_jobs.encode(cached, encode, size, client)
+
+    def _gain(self, client: str) -> float:
+        return 1.0 if self.format.keeps_overs else self.level(client)
+
+    @property
+    def _cached(self) -> Path:
+        rate = f"-{self.bit_rate}" if self.bit_rate else ""
+        # Formats of one extension are told apart by their names.
+        named = "" if self.format.name == self.format.extension else f"-{self.format.name}"
+        whole = f"{self.name}{named}{rate}-{ENCODING_VERSION}"
+        name = f"{CHOSEN}{self.identity}" if self.settings else whole
+        return self.job.rendition_folder / f"{name}.{self.format.extension}"
+
+
+def of_stem(stem: Stem, format: Format, bit_rate: int, span: Span | None = None) -> Download:
+    """A stem, or the part of it in `span`.
+
+    Raises:
+        Fault: result_gone when its samples are not stored any more.
+    """
+    job = stem.job
+    if job.frames is None or not stem.path.is_file():
+        raise Fault("result_gone")
+    reader: Reader = StoredStem(stem.path, job.frames)
+    settings = ""
+    if span is not None and span != Span(0, job.frames):
+        reader = Part(reader, span.start, span.stop)
+        settings = f"{span.start}-{span.stop}"
+    return Download(job, stem.name, settings, reader, lambda _: needed_gain(job), format, bit_rate)
+
+
+def of_mix(job: Job, text: str, span: Span, format: Format, bit_rate: int) -> Download:
+    """The mix that `text` describes (see `separations.audio.mixing.mix_spec`), or a part of it.
+
+    Raises:
+        Fault: result_gone; bad_option when there is no such mix.
+    """
+    mix, canonical_text = _mix(job, text)
+    return Download(
+        job,
+        "mix",
+        f"{canonical_text} {span.start}-{span.stop}",
+        Part(mix, span.start, span.stop),
+        lambda client: common_gain([_peak(mix, span, client)]),
+        format,
+        bit_rate,
+    )
+
+
+def mix_peak(job: Job, text: str, span: Span, client: str = "") -> float | None:
+    """The largest sample of a mix in `span` (see `peak_of`), None where all stems are silent.
+
+    Args:
+        client: in whose turns it is computed.
+
+    Raises:
+        Fault: as `of_mix`; storage.
+    """
+    mix, _text = _mix(job, text)
+    try:
+        return _peak(mix, span, client) if mix.tracks else None
+    except OSError as error:
+        raise storage_fault(error) from error
+
+
+def _peak(mix: Mix, span: Span, client: str) -> float:
+    return peak_of(mix, span.start, span.stop, partial(encoding_jobs.turn, client))
+
+
+def _mix(job: Job, text: str) -> tuple[Mix, str]:
+    frames = frames_of(job)
+    paths = {stem.name: stem.path for stem in job.stems.all()}
+    if not all(path.is_file() for path in paths.values()):
+        raise Fault("result_gone")
+    settings = parse_mix(text, list(paths))
+    return Mix.of(settings, paths, frames), settings.canonical_text
+
+
+def frames_of(job: Job) -> int:
+    """The length of a job's stems in samples. Raises Fault (result_gone) when it has none."""
+    if not job.has_stems or job.frames is None:
+        raise Fault("result_gone")
+    return job.frames
+
+
+def span_of(job: Job, start: str, stop: str) -> Span:
+    """The range between two times in seconds, each of which may be left open.
+
+    Raises:
+        Fault: result_gone; bad_option when the song has no such part.
+    """
+    frames = frames_of(job)
+    if not start and not stop:
+        return Span(0, frames)
+    first = _frame(start) if start else 0
+    last = _frame(stop) if stop else frames
+    if first is not None and last is not None and last <= frames + ROUNDING:
+        last = min(last, frames)
+        if last - first >= SHORTEST:
+            return Span(first, last)
+    allowed = f"0 ≤ from < to ≤ {frames / SAMPLE_RATE:.2f}"
+    raise Fault("bad_option", option="from, to", allowed=allowed)
+
+
+def _frame(seconds: str) -> int | None:
+    return round(float(seconds) * SAMPLE_RATE) if SECONDS.fullmatch(seconds) else None
+
+
+def of_stems(job: Job, format: Format, bit_rate: int, span: Span | None = None) -> list[Download]:
+    """All stems of a job, or that part of them. Raises Fault: see `of_stem`."""
+    prefetch_related_objects([job], "stems")  # so that no encoder's thread uses the database
+    return [of_stem(stem, format, bit_rate, span) for stem in job.stems.all()]
+
+
+def archive(stems: list[Download], *, whole: bool = False, client: str = "") -> ZipStream:
+    """Stems of one format as a ZIP that is built while it is sent.
+
+    Its length is known where those of the files in it are; `whole` waits for that.
+
+    Raises:
+        Fault: see `Download.source`.
+    """
+    # All encodings are begun, in order. Formats that cannot grow have to be finished; of the others
+    # the first has to have some bytes.
+    sources = [stem.source("none", client) for stem in stems]
+    if whole or not all(stem.format.grows for stem in stems):
+        sources = [stem.source("all", client) for stem in stems]
+    elif stems:
+        stems[0].source("some", client)
+    stream = ZipStream(sized=all(each.size is not None for each in sources))
+    for stem, each in zip(stems, sources, strict=True):
+        stream.add(each.read(0, each.size), stem.file_name, size=each.size)
+    return stream
+
+
+def file_name(job: Job, what: str, extension: str) -> str:
+    """The file name of a download, in the song's own script: TITLE - WHAT.EXTENSION."""
+    title = sanitize_filename(job.upload.title, replacement_text="_", max_len=150) or "song"
+    return f"{title} - {what}.{extension}"

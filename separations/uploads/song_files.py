@@ -1,0 +1,160 @@
+"""Accepting a song: check it, probe it, store it. A refused file leaves nothing behind."""
+
+import hashlib
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePath
+
+from django.conf import settings
+from django.core.files.uploadedfile import TemporaryUploadedFile
+
+from separations.audio.info import DECODER_VERSION
+from separations.audio.sandbox.decoder_process import probe_isolated
+from separations.disk import disk_space
+from separations.errors.fault import Fault, storage_fault
+from separations.fair_use import quotas, token_bucket
+from separations.fair_use.address_ranges import widest_range
+from separations.jobs import result_keys
+from separations.models import Job, Owner, Upload
+
+logger = logging.getLogger(__name__)
+NO_OWNER = Owner(visitor="")  # owns no songs
+MAX_COPIES_TRIED = 20  # the latest; older ones are mostly deleted
+
+
+def accept(file: TemporaryUploadedFile, owner: Owner) -> Upload:
+    """Store an uploaded song by moving its temporary file.
+
+    Args:
+        owner: the song's owner. Their client gets no more than a share of the decoders.
+
+    Raises:
+        Fault: what is wrong with the file, or site_limit; nothing is stored then.
+    """
+    name = file.name or ""
+    check_extension(name)
+    if not file.size:
+        raise Fault("empty")
+    digest = getattr(file, "sha256", "")  # see `separations.uploads.handlers`
+    return _store(name, Path(file.temporary_file_path()).replace, owner, digest)
+
+
+def check_extension(name: str) -> None:
+    """Raises Fault (wrong_extension) for file names that ALLOWED_EXTENSIONS does not list."""
+    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
+        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
+        raise Fault("wrong_extension", allowed=allowed)
+
+
+def accept_path(source: Path, name: str, owner: Owner = NO_OWNER) -> Upload:
+    """Store a copy of a file on this machine (the demo song).
+
+    It is a hard link to an earlier copy where one is stored, and takes no space.
+
+    Raises:
+        Fault: as `accept`; disk_full.
+    """
+    owner = replace(owner, client="")  # the client sent nothing to decode
+    return _store(name, partial(_copy, source), owner)
+
+
+def _copy(source: Path, target: Path) -> None:
+    same = Upload.objects.filter(file_sha256=_digest_of(source)).order_by("-created_at")
+    for kept in same[:MAX_COPIES_TRIED]:
+        try:
+            os.utime(kept.path)  # as new: the clean-up deletes old files without a record
+            os.link(kept.path, target)
+        except OSError:
+            continue  # it was deleted, or the disk has no hard links
+        return
+    disk_space.require_room(target.parent, source.stat().st_size)
+    shutil.copyfile(source, target)
+
+
+def _store(name: str, put: Callable[[Path], object], owner: Owner, digest: str = "") -> Upload:
+    """Store a song with `put`, which writes it to the given path, then probe it.
+
+    Args:
+        digest: the file's SHA-256, if known.
+    """
+    quotas.count_for_site("upload")
+    upload_id = uuid.uuid4()
+    target = settings.UPLOAD_DIR / upload_id.hex
+    try:
+        put(target)
+        return _record(upload_id, name, target, digest or _digest_of(target), owner)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        logger.exception("An upload could not be stored")
+        raise storage_fault(error) from error
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(upload_id: uuid.UUID, name: str, path: Path, digest: str, owner: Owner) -> Upload:
+    upload = _from_earlier_upload(digest, name, owner) or _probe(path, name, owner.client)
+    upload.id = upload_id
+    upload.file_name = PurePath(name).name[-255:]
+    upload.file_sha256 = digest
+    upload.bytes = path.stat().st_size
+    upload.save(force_insert=True)
+    return upload
+
+
+def _from_earlier_upload(digest: str, name: str, owner: Owner) -> Upload | None:
+    """An earlier upload of the same file that this decoder has probed.
+
+    SHARE_RESULTS decides whose uploads count: a quick answer reveals that the file was sent before.
+    """
+    if settings.SHARE_RESULTS == result_keys.NONE:
+        return None
+    same = Upload.objects.filter(
+        file_sha256=digest, decoder=DECODER_VERSION, seconds__lte=settings.MAX_DURATION_SECONDS
+    )
+    if settings.SHARE_RESULTS == result_keys.OWN:
+        same = same.filter(jobs__in=Job.objects.visible_to(owner))
+    earlier = same.first()
+    if earlier is not None and earlier.title == _title_from(earlier.file_name):
+        earlier.title = _title_from(name)
+    return earlier
+
+
+def _probe(path: Path, name: str, client: str) -> Upload:
+    spent = partial(quotas.count_decoding, client)
+    # By the widest range: decoders are too few to give wider ranges larger shares.
+    who = token_bucket.name_hash(f"decoder {widest_range(client)}") if client else ""
+    info = probe_isolated(path, settings.MAX_DURATION_SECONDS, who, spent)
+    return Upload(
+        title=info.title or _title_from(name),
+        artist=info.artist,
+        seconds=info.seconds,
+        container=info.container,
+        codec=info.codec,
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        samples_sha256=info.samples_sha256,
+        decoder=DECODER_VERSION,
+    )
+
+
+def _title_from(name: str) -> str:
+    stem = PurePath(name).stem.replace("_", " ")
+    return " ".join("".join(c if c.isprintable() else " " for c in stem).split())[:200] or "song"
+
+
+def drop(upload: Upload) -> None:
+    """Delete an upload without a job, and its file."""
+    path = upload.path
+    upload.delete()
+    path.unlink(missing_ok=True)

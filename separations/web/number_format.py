@@ -1,0 +1,23 @@
+"""Numbers as people read them: durations, sizes in bytes, percent."""
+
+
+def lasting(seconds: float) -> str:
+    """75.2 → 1:15, 4000 → 1:06:40"""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def size(count: float) -> str:
+    """Bytes, by the powers of a thousand: 1.2 GB, 34 MB"""
+    for unit, bytes_in_it in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= bytes_in_it:
+            value = count / bytes_in_it
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def share(part: float, whole: float) -> int | None:
+    """Whole percent; None when `whole` is 0."""
+    return round(100 * part / whole) if whole else None

@@ -1,0 +1,168 @@
+"""A slot: one warm engine process, and the run of one claimed job in it.
+
+All slots of a consumer, and its other threads: see `worker.crew`.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from separations.audio.info import SAMPLE_RATE
+from separations.disk import disk_space, reservations
+from separations.engine.process.engine_process import EngineProcess
+from separations.engine.process.engine_protocol import Done, Progress, Request
+from separations.errors import database_outage
+from separations.errors.fault import Fault, storage_fault
+from separations.models import Job
+from separations.queue import queue_switch
+from separations.worker import leases, resources
+
+logger = logging.getLogger(__name__)
+TICK_SECONDS = 0.25
+SAVE_SECONDS = 1.0
+STOP_SECONDS = 1.0  # in which the signal that ended an engine reaches this process too
+FINISHING_TRIES = 3
+
+
+class LeaseLost(Exception):
+    """The job was cancelled, deleted or recovered by another consumer."""
+
+
+class Stopping(Exception):
+    """The consumer is going down."""
+
+
+class Slot:
+    """One warm engine and the job it works on, if any."""
+
+    def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
+        self.engine = engine
+        self.busy = False
+        self.job = ""  # the id of the one it works on
+        self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
+        self.reservations = reservations.Reservations()  # of all slots of a crew
+        self._threads, self._stopping = threads, stopping
+
+    def run(self, job: Job) -> None:
+        """Run one claimed job until it is done, failed, queued again, or its lease is lost."""
+        started = time.monotonic()
+        self.job = str(job.pk)
+        logger.info("Job %s: attempt %s with %s", job.pk, job.attempt, job.model)
+        staging = job.staging_folder
+        try:
+            staging.mkdir(parents=True)
+            with self.reservations.hold(resources.still_to_come(job)):
+                done = self._separate(job, str(staging))
+            if not _finish(job, done, staging):
+                raise LeaseLost
+            logger.info("Job %s: done in %.1f s", job.pk, time.monotonic() - started)
+        except LeaseLost:
+            logger.info("Job %s: no longer ours, stopped", job.pk)
+        except Stopping:
+            leases.hand_back(job)
+            logger.info("Job %s: handed back", job.pk)
+        except Fault as fault:
+            trace = {"trace": fault.trace}
+            logger.error("Job %s: %s", job.pk, fault, extra=trace, exc_info=not fault.trace)
+            # A signal to the whole service may have ended the engine before this process.
+            if fault.code == "engine_died" and self._stopping.wait(STOP_SECONDS):
+                leases.hand_back(job)
+            else:
+                leases.end_with(job, fault)
+        except OSError as error:
+            logger.exception("Job %s: could not be stored", job.pk)
+            leases.end_with(job, storage_fault(error))
+        except DatabaseError as error:
+            logger.exception("Job %s: could not be recorded", job.pk)
+            connection.close()
+            is_full = database_outage.cannot_write(error)
+            leases.end_with(job, Fault("disk_full" if is_full else "database"))
+        except Exception as error:
+            logger.exception("Job %s: failed", job.pk)
+            leases.end_with(job, Fault("engine_error", reason=type(error).__name__))
+        finally:
+            self.job = ""
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def state(self) -> queue_switch.SlotState:
+        return queue_switch.SlotState(self.job, self._threads, self.engine.resident)
+
+    def _separate(self, job: Job, staging: str) -> Done:
+        """Separate the job's song in the engine, and renew the lease meanwhile."""
+        if not job.upload.is_kept:
+            raise Fault("upload_gone")
+        options = job.separation
+        request = Request(
+            source=str(job.upload.path),
+            staging=staging,
+            model_dir=str(settings.MODEL_DIR),
+            engine_dir=str(settings.ENGINE_DIR),
+            options=replace(options, threads=options.threads or self._threads),
+            frames=round(job.upload.seconds * SAMPLE_RATE),
+            job=str(job.pk),
+            keep_free=disk_space.keep_free(),
+            decoder_dir=str(resources.decoder_folder()),
+            decoders=resources.slots_at_most(),
+        )
+        watch, lease = resources.Watch(job), _Lease(job)
+        # Closed, the engine is dead before another slot can claim the job.
+        with closing(self.engine.run(request, TICK_SECONDS)) as messages:
+            for message in messages:
+                if isinstance(message, Done):
+                    return message
+                if self._stopping.is_set():
+                    raise Stopping
+                lease.renew(message)
+                with database_errors(job):
+                    watch.check(message, self.engine.resident, self.others_bytes())
+        raise Fault("engine_error", reason="no result")
+
+
+def _finish(job: Job, done: Done, staging: Path) -> bool:
+    """Finish a job, with some tries: a moment without the database must not lose its stems."""
+    for _ in range(FINISHING_TRIES - 1):
+        with database_errors(job):
+            return leases.finish(job, done, staging)
+        time.sleep(SAVE_SECONDS)
+    return leases.finish(job, done, staging)
+
+
+@contextmanager
+def database_errors(job: Job) -> Iterator[None]:
+    """Log database errors and go on, with a new connection next time."""
+    try:
+        yield
+    except DatabaseError as error:
+        logger.warning("Job %s: the database did not answer: %s", job.pk, error)
+        connection.close()
+
+
+class _Lease:
+    """Renews a job's lease about once a second; a failed try is repeated until it expires."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._progress: Progress | None = None
+        self._tried = self._renewed = time.monotonic()
+
+    def renew(self, progress: Progress | None) -> None:
+        """Raises LeaseLost when the lease is gone, or may have expired."""
+        self._progress = progress or self._progress
+        now = time.monotonic()
+        if now - self._tried < SAVE_SECONDS:
+            return
+        self._tried = now
+        with database_errors(self._job):
+            if not leases.heartbeat(self._job, self._progress):
+                raise LeaseLost
+            self._renewed = now
+        if time.monotonic() - self._renewed > settings.LEASE_SECONDS:
+            raise LeaseLost  # another consumer may have recovered the job

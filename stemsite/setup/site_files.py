@@ -1,0 +1,89 @@
+"""What the site needs before it starts: translations, models, database and static files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from stemsite.setup import paths
+from stemsite.setup.steps import StepFailed, call, manage, say
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def check_settings() -> None:
+    """Fail early, before the long steps, on settings that keep the site from starting."""
+    advice = "The site is not fit to start; see above."
+    manage("check", "--tag", "security", "--fail-level", "ERROR", quiet=True, advice=advice)
+
+
+def compile_translations(*, again: bool = False) -> None:
+    """Compile the message catalogues that changed, or all of them `again`."""
+    for catalogue in (paths.ROOT / "separations" / "locale").glob("*/LC_MESSAGES/django.po"):
+        compiled = catalogue.with_suffix(".mo")
+        fresh = compiled.exists() and compiled.stat().st_mtime >= catalogue.stat().st_mtime
+        if again or not fresh:
+            call(
+                paths.PYTHON,
+                *("-m", "babel.messages.frontend", "compile", "-i", catalogue, "-o", compiled),
+                advice=f"{catalogue.relative_to(paths.ROOT)} does not compile; see above.",
+                quiet=True,
+            )
+
+
+def fetch_models() -> None:
+    names = os.environ.get("MODELS") or os.environ.get("DEFAULT_MODEL") or "htdemucs"
+    manage(
+        "fetch_models",
+        "--if-missing",
+        *names.split(),
+        advice="The model's weights could not be fetched; what was tried stands above.",
+    )
+
+
+def prepare_site() -> None:
+    say("Preparing the database and the static files")
+    manage(
+        "migrate",
+        "--verbosity",
+        "0",
+        advice="The database could not be brought up to date; see above.",
+    )
+    manage(
+        "collectstatic",
+        "--noinput",
+        "--verbosity",
+        "0",
+        quiet=True,
+        advice="The static files could not be collected; see above.",
+    )
+
+
+def find_browser() -> None:
+    """Find or install Chromium for the browser tests; as root on Debian, its package."""
+    if os.environ.get("CHROMIUM") or any(map(shutil.which, CHROMIUM)):
+        return
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        say("Installing Chromium for the browser tests")
+        advice = "Chromium could not be installed. Install it by hand, or set CHROMIUM to one."
+        call("apt-get", "update", "-qq", advice=advice, quiet=True)
+        call(
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "chromium",
+            "fonts-noto-cjk",
+            advice=advice,
+            quiet=True,
+        )
+        return
+    say("Looking for a Chromium that needs no root")
+    download = [str(paths.PYTHON), "-m", "playwright", "install", "chromium"]
+    if subprocess.run(download, check=False, cwd=paths.ROOT).returncode == 0:
+        return
+    raise StepFailed(
+        "The browser tests need Chromium. Install it (Debian, Ubuntu: sudo apt-get install "
+        "chromium) or set CHROMIUM to the path of one."
+    )

@@ -1,0 +1,611 @@
+"""The API, request by request: authorization and answers."""
+
+import json
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import UnreadablePostError
+from django.test import Client
+from ninja import NinjaAPI
+from pytest_django import Settings
+
+from separations.access import api_tokens, token_auth
+from separations.engine.options import Options, passes
+from separations.engine.weights.store import read_model
+from separations.errors import user_messages
+from separations.models import Bucket, IdempotencyKey, Job, Owner, Upload
+from separations.queue import queue_switch
+from separations.worker import leases
+from tests.support import sounds
+from tests.support.jobs import claimed, made
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue", "site_settings")]
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return sounds.wav(tmp_path_factory.mktemp("song") / "a.wav", sounds.music(1.0)).read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def consumer(db: None) -> None:
+    """A consumer with a fresh heartbeat."""
+    queue_switch.Presence().beat([], 0)
+
+
+@pytest.fixture
+def anna() -> User:
+    return User.objects.create_user("anna")
+
+
+@pytest.fixture
+def program(anna: User) -> Client:
+    """A program with a token of Anna's."""
+    _token, text = api_tokens.create(anna, "test", "30")
+    return Client(headers={"Authorization": f"Bearer {text}"})
+
+
+def send(client: Client, song: bytes, headers: Any = None, **form: Any) -> Any:
+    file = SimpleUploadedFile(form.pop("name", "My_song.wav"), song)
+    return client.post("/api/separate", {"file": file, **form}, headers=headers)
+
+
+def told(response: Any, status: int, code: str) -> dict[str, Any]:
+    """The problem that a response holds."""
+    assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM), (
+        response.content
+    )
+    found: dict[str, Any] = json.loads(response.content)
+    assert (found["status"], found["code"]) == (status, code)
+    assert found["detail"]
+    assert found["type"] == f"/api/problems#{code}"
+    return found
+
+
+def finish() -> None:
+    job = claimed()
+    assert leases.finish(job, *made(job))
+
+
+# A song's way through
+
+
+def test_a_song_is_taken_followed_and_fetched(program: Client, song: bytes) -> None:
+    response = send(program, song, stems="all", shifts="2", overlap="0.5")
+    assert response.status_code == 202
+    sent = response.json()
+    assert (sent["status"], sent["progress"], sent["queue_position"]) == ("queued", 0, 1)
+    assert (sent["title"], sent["model"], sent["token"]) == ("My song", "tiny", None)
+    assert sent["options"]["shifts"] == 2
+    assert sent["options"]["overlap"] == 0.5
+    at = f"/api/separate/{sent['task_id']}"
+    assert sent["links"]["self"] == f"http://testserver{at}"
+    assert sent["links"]["stems"] == {}
+    told(program.get(f"{at}/stems/drums"), 409, "not_done")
+    told(program.get(f"{at}/archive"), 409, "not_done")
+    finish()
+    done = program.get(at).json()
+    assert (done["status"], done["progress"], done["cached"]) == ("completed", 100, False)
+    assert [stem["name"] for stem in done["stems"]] == ["drums", "bass", "other", "vocals"]
+    assert done["stems"][0]["loudness"] == -20.0
+    for link in (*done["links"]["stems"].values(), done["links"]["mixdown"]):
+        answer = program.get(link.removeprefix("http://testserver"))
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "audio/wav")
+        assert b"".join(answer).startswith(b"RIFF")
+    archive = program.get(f"{at}/archive?format=flac")
+    assert archive.headers["Content-Type"] == "application/zip"
+    assert b"".join(archive).startswith(b"PK")
+    told(program.get(f"{at}/stems/trumpet"), 404, "not_found")
+    again = send(program, song, stems="all", shifts="2", overlap="0.5").json()
+    assert (again["cached"], again["status"]) == (True, "completed")
+    assert program.delete(at).status_code == 204
+    told(program.get(at), 404, "not_found")
+
+
+def test_the_next_song_to_run_is_the_first_in_the_queue(program: Client, song: bytes) -> None:
+    send(program, song)
+    claimed()
+    places = [send(program, song, shifts=str(n)).json()["queue_position"] for n in (1, 2)]
+    assert places == [1, 2], "whatever runs now waits no more"
+
+
+@pytest.mark.parametrize("url", ["https://example.org/x", ""])
+def test_what_is_tried_again_and_again_is_counted_as_songs_are(
+    program: Client, song: bytes, settings: Settings, url: str
+) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (2, 3600)}
+    more = {"webhook_url": url} if url else {}
+    at = f"/api/separate/{send(program, song, **more).json()['task_id']}"
+    answers = []
+    for _ in range(2):
+        program.post(f"{at}/cancel")
+        answers.append(program.post(f"{at}/retry").status_code)
+    assert answers == [202, 429]
+
+
+def test_downloads_know_ranges_formats_and_what_the_reader_has(
+    program: Client, song: bytes
+) -> None:
+    at = f"/api/separate/{send(program, song).json()['task_id']}/stems/drums"
+    finish()
+    whole = program.get(at)
+    etag = whole.headers["ETag"]
+    assert "attachment" in whole.headers["Content-Disposition"]
+    assert "My song - drums.wav" in whole.headers["Content-Disposition"]
+    part = program.get(at, headers={"Range": "bytes=0-3"})
+    assert (part.status_code, b"".join(part)) == (206, b"RIFF")
+    assert program.get(at, headers={"If-None-Match": etag}).status_code == 304
+    head = program.head(at)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+    mp3 = program.get(f"{at}?format=mp3&bitrate=128")
+    assert mp3.headers["Content-Type"] == "audio/mpeg"
+    best = program.get(f"{at}?format=mp3")
+    assert int(best.headers["Content-Length"]) > 2 * int(mp3.headers["Content-Length"])
+    short = program.get(f"{at}?from=0.2&to=0.3")
+    left_out = int(whole.headers["Content-Length"]) - int(short.headers["Content-Length"])
+    assert left_out == (44_100 - 4_410) * 4
+    beyond = program.get(at, headers={"Range": "bytes=999999999-"})
+    told(beyond, 416, "bad_range")
+    assert beyond.headers["Content-Range"] == f"bytes */{whole.headers['Content-Length']}"
+    told(program.get(f"{at}?format=mp3&bitrate=129"), 422, "bad_option")
+    told(program.get(f"{at}?format=wav&bitrate=128"), 422, "bad_option")
+    told(program.get(f"{at}?format=aiff"), 422, "bad_field")
+    told(program.get(f"{at}?from=5&to=3"), 422, "bad_option")
+    for each in (whole, part, mp3, best, short):
+        each.close()
+
+
+def test_cancel_retry_and_what_is_too_late_for_them(program: Client, song: bytes) -> None:
+    at = f"/api/separate/{send(program, song).json()['task_id']}"
+    told(program.post(f"{at}/retry"), 409, "not_over")
+    cancelled = program.post(f"{at}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert "cancelled already" in told(program.post(f"{at}/cancel"), 409, "already_over")["detail"]
+    retried = program.post(f"{at}/retry")
+    assert (retried.status_code, retried.json()["status"]) == (202, "queued")
+    finish()
+    told(program.post(f"{at}/retry"), 409, "not_over")
+
+
+def test_a_failure_is_told_as_a_problem(program: Client, song: bytes) -> None:
+    from separations.errors.fault import Fault
+
+    at = f"/api/separate/{send(program, song).json()['task_id']}"
+    leases.fail(claimed(), Fault("timed_out", minutes=10))
+    failed = program.get(at).json()
+    assert failed["status"] == "failed"
+    assert failed["error"]["code"] == "timed_out"
+    assert "10 minutes" in failed["error"]["detail"]
+    told(program.get(f"{at}/stems/drums"), 409, "not_done")
+
+
+def test_who_waits_for_the_run_of_another_sees_its_progress(program: Client, song: bytes) -> None:
+    from separations.engine.process.engine_protocol import Progress
+
+    first = send(program, song).json()
+    second = send(program, song).json()
+    leases.heartbeat(claimed(), Progress("separate", 0.5, 7.2))
+    for task in (first, second):
+        now = program.get(f"/api/separate/{task['task_id']}").json()
+        assert (now["status"], now["progress"], now["eta"]) == ("processing", 50, 8)
+        assert (now["stage"], now["queue_position"]) == ("separate", None)
+
+
+def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User) -> None:
+    ids = [send(program, song, shifts=str(n)).json()["task_id"] for n in range(3)]
+    program.post(f"/api/separate/{ids[0]}/cancel")
+    listed = program.get("/api/jobs?per_page=2").json()
+    assert [item["task_id"] for item in listed["items"]] == [ids[2], ids[1]]
+    assert (listed["count"], listed["pages"]) == (3, 2)
+    assert listed["next"].endswith("page=2")
+    last = program.get(listed["next"].removeprefix("http://testserver")).json()
+    assert [item["task_id"] for item in last["items"]] == [ids[0]]
+    assert last["next"] is None
+    for query, count in (
+        ("status=cancelled", 1),
+        ("status=queued", 2),
+        ("status=queued&status=cancelled", 3),
+        ("model=tiny", 3),
+        ("model=none", 0),
+    ):
+        assert program.get(f"/api/jobs?{query}").json()["count"] == count, query
+    told(program.get("/api/jobs?page=3"), 404, "not_found")
+    told(program.get("/api/jobs?page=0"), 422, "bad_field")
+    told(program.get("/api/jobs?status=done"), 422, "bad_field")
+    told(program.get("/api/jobs?model=%00"), 422, "bad_field")  # PostgreSQL takes no such text
+
+
+def test_models_are_told(program: Client) -> None:
+    found = Client().get("/api/models").json()["items"]
+    tiny = next(model for model in found if model["name"] == "tiny")
+    assert tiny["is_default"]
+    assert tiny["sources"] == ["drums", "bass", "other", "vocals"]
+    assert next(m for m in found if m["name"] == "tiny_ft")["passes"] == 4
+
+
+# What is refused
+
+
+def test_bad_songs_and_options_are_refused_with_a_sentence(
+    program: Client, song: bytes, kept_files: Any, settings: Settings
+) -> None:
+    settings.MAX_UPLOAD_MB = 1
+    for status, code, form in (
+        (415, "wrong_extension", {"name": "a.exe"}),
+        (422, "bad_field", {"segment": "nan"}),
+        (422, "bad_field", {"shifts": "many"}),
+        (422, "bad_field", {"overlap": "1"}),
+        (422, "bad_field", {"rest": "half"}),
+        (422, "no_such_stem", {"stems": "trumpet"}),
+        (422, "model_missing", {"model": "none"}),
+        (422, "bad_model_name", {"model": "../../etc"}),
+        (422, "too_much_work", {"shifts": "9"}),
+        (422, "too_much_work", {"shifts": "2", "overlap": "0.9"}),
+        (422, "bad_webhook", {"webhook_url": "http://127.0.0.1/"}),
+    ):
+        told(send(program, song, **form), status, code)
+    told(send(program, b""), 400, "empty")
+    told(send(program, b"no song at all" * 100), 415, "not_audio")
+    told(send(program, bytes(1_100_000)), 413, "too_large")
+    told(program.post("/api/separate", {"model": "tiny"}), 400, "no_file")
+    told(program.post("/api/separate", {}, "application/json"), 415, "wrong_content_type")
+    two = [SimpleUploadedFile("a.wav", song), SimpleUploadedFile("b.wav", song)]
+    told(program.post("/api/separate", {"file": two}), 422, "one_file")
+    told(program.put("/api/separate"), 405, "wrong_method")
+    assert program.put("/api/separate").headers["Allow"] == "POST"
+    told(program.get("/api/nothing"), 404, "not_found")
+    told(program.get("/api/separate/1"), 404, "not_found")
+    assert not Job.objects.exists()
+    assert not Upload.objects.exists()
+    assert kept_files() == []
+
+
+def test_the_limits_of_the_site_hold_for_programs(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    send(program, song)
+    refused = send(program, song, shifts="1")
+    told(refused, 429, "quota_queued")
+    assert refused.headers["Retry-After"] == "60"
+    settings.MAX_QUEUED_JOBS = 0
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (1, 60), "api": (2, 60)}
+    assert send(program, song, shifts="1").status_code == 202
+    refused = send(program, song, shifts="2")
+    told(refused, 429, "too_many_requests")
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert program.get("/api/jobs").status_code == 200
+    assert program.get("/api/models").status_code == 200
+    told(program.get("/api/jobs"), 429, "too_many_requests")
+
+
+def test_more_passes_count_as_more_minutes(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_MINUTES_A_DAY = 0.1  # six passes over a second each
+    assert send(program, song, shifts="5").status_code == 202
+    told(send(program, song, shifts="4"), 429, "quota_minutes")
+
+
+def test_more_networks_count_as_more_minutes(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_MINUTES_A_DAY = 0.1  # of four networks, one pass over a second and a half
+    assert send(program, song, model="tiny_ft").status_code == 202
+    refused = send(program, song, model="tiny_ft", shifts="2")
+    told(refused, 429, "quota_minutes")
+    assert send(program, song, model="tiny_ft", stems="vocals").status_code == 202, "one of four"
+    assert "slower models count several times" in refused.json()["detail"]
+
+
+def test_short_segments_are_padded_so_they_count_as_what_they_cost(
+    site_settings: Settings, song: bytes
+) -> None:
+    tiny = read_model(site_settings.MODEL_DIR, "tiny")
+    longest = tiny.longest_segment
+    assert longest == 1.0
+    half = replace(Options(model="tiny"), segment=longest / 2, shifts=3)
+    assert passes(half, tiny) == 6.0
+    assert passes(Options(overlap=0.0), tiny) == 1.0
+    older = read_model(site_settings.MODEL_DIR, "tiny_mdx")
+    assert passes(replace(half, model="tiny_mdx"), older) == 3.0
+
+
+def test_an_upload_that_breaks_off_is_no_fault_of_the_site(
+    program: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: object, *_args: object) -> bytes:
+        raise UnreadablePostError("the other side went away")
+
+    monkeypatch.setattr("django.core.handlers.wsgi.WSGIRequest.read", gone)
+    program.raise_request_exception = False
+    told(send(program, b"RIFF"), 400, "bad_request")
+
+
+# Who asks
+
+
+def test_a_token_is_who_it_says_and_nobody_else(
+    program: Client, song: bytes, anna: User, site_settings: Settings
+) -> None:
+    at = f"/api/separate/{send(program, song).json()['task_id']}"
+    assert Job.objects.get().user == anna
+    bert = User.objects.create_user("bert", is_staff=True, is_superuser=True)
+    _token, text = api_tokens.create(bert, "test", "30")
+    for authorization in (f"Bearer {text}", f"bearer {text}"):
+        stranger = Client(headers={"Authorization": authorization})
+        told(stranger.get(at), 404, "not_found")  # staff or not
+        assert stranger.get("/api/jobs").json()["count"] == 0
+    # A session beside a token does not count.
+    stranger.force_login(anna)
+    told(stranger.get(at), 404, "not_found")
+    for bad in ("Bearer", "Bearer x", "Bearer stemsite_" + "A" * 43, "Bearer stemsite_visitor_x"):
+        client = Client(headers={"Authorization": bad})
+        client.force_login(anna)
+        answer = client.get(at)
+        told(answer, 401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    told(Client().get(at), 401, "unauthorized")
+    told(Client().get(f"/api/separate/{uuid.uuid4()}"), 401, "unauthorized")
+    anna.is_active = False
+    anna.save()
+    told(program.get(at), 401, "unauthorized")
+
+
+def test_a_visitor_gets_a_token_for_their_songs(song: bytes, settings: Settings) -> None:
+    sent = send(Client(), song).json()
+    at = f"/api/separate/{sent['task_id']}"
+    told(Client().get(at), 401, "unauthorized")
+    known = Client(headers={"Authorization": f"Bearer {sent['token']}"})
+    assert known.get(at).json()["status"] == "queued"
+    second = send(known, song, shifts="1").json()
+    assert second["token"] is None
+    assert known.get("/api/jobs").json()["count"] == 2
+    other = Client(headers={"Authorization": f"Bearer {send(Client(), song).json()['token']}"})
+    told(other.get(at), 404, "not_found")
+    told(other.delete(at), 404, "not_found")
+    forged = sent["token"][:-3] + ("aaa" if not sent["token"].endswith("aaa") else "bbb")
+    told(Client(headers={"Authorization": f"Bearer {forged}"}).get(at), 401, "unauthorized")
+    settings.API_ANONYMOUS = False
+    told(known.get(at), 401, "unauthorized")
+    told(send(Client(), song), 401, "unauthorized")
+
+
+def test_where_accounts_are_required_a_token_is_needed(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    visitor = token_auth.visitor_token(Owner("a" * 32))
+    settings.ACCOUNTS = "required"
+    for client in (Client(), Client(headers={"Authorization": f"Bearer {visitor}"})):
+        told(send(client, song), 401, "unauthorized")
+        told(client.get("/api/models"), 401, "unauthorized")
+    assert send(program, song).status_code == 202
+    settings.ACCOUNTS = "off"
+    told(program.get("/api/jobs"), 401, "unauthorized")
+
+
+def test_a_browser_uses_its_session_and_its_csrf_token(song: bytes) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    session = browser.session
+    session["visitor"] = "a" * 32
+    session.save()
+    told(send(browser, song), 403, "stale_form")
+    page = browser.get("/")
+    token = page.content.decode().split('csrfmiddlewaretoken" value="')[1].split('"')[0]
+    sent = send(browser, song, {"X-CSRFToken": token})
+    assert sent.status_code == 202
+    assert Job.objects.get().visitor == "a" * 32
+    assert sent.json()["token"] is None
+    at = f"/api/separate/{sent.json()['task_id']}"
+    assert browser.get(at).status_code == 200
+    told(browser.delete(at), 403, "stale_form")
+    told(browser.post(f"{at}/cancel"), 403, "stale_form")
+    assert browser.post(f"{at}/cancel", headers={"X-CSRFToken": token}).status_code == 200
+
+
+def test_another_site_sends_nothing_in_a_visitors_name(song: bytes) -> None:
+    told(send(Client(), song, {"Sec-Fetch-Site": "cross-site"}), 403, "stale_form")
+
+
+# Once
+
+
+def key(letter: str) -> dict[str, str]:
+    return {"Idempotency-Key": letter * 20}
+
+
+def test_a_request_that_comes_again_makes_no_second_job(
+    program: Client, song: bytes, kept_files: Any
+) -> None:
+    first = send(program, song, key("a"))
+    files = kept_files()
+    second = send(program, song, key("a"))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert kept_files() == files
+    told(send(program, song, key("a"), shifts="1"), 422, "idempotency_mismatch")
+    told(send(program, song + b"\0\0\0\0", key("a")), 422, "idempotency_mismatch")
+    assert send(program, song, key("b")).json()["task_id"] != first.json()["task_id"]
+    told(send(program, song, {"Idempotency-Key": "short"}), 422, "bad_idempotency_key")
+    bert = User.objects.create_user("bert")
+    _token, text = api_tokens.create(bert, "test", "30")
+    theirs = Client(headers={"Authorization": f"Bearer {text}"})
+    assert send(theirs, song, key("a")).json()["task_id"] != first.json()["task_id"]
+
+
+def with_token(answer: dict[str, Any]) -> Client:
+    return Client(headers={"Authorization": f"Bearer {answer['token']}"})
+
+
+def seen_by(client: Client) -> set[str]:
+    return {each["task_id"] for each in client.get("/api/jobs").json()["items"]}
+
+
+def test_a_visitor_whose_answer_was_lost_gets_it_again(song: bytes) -> None:
+    first, second = send(Client(), song, key("a")).json(), send(Client(), song, key("a")).json()
+    assert first["task_id"] == second["task_id"]
+    for each in (first, second):
+        program = with_token(each)
+        assert seen_by(program) == {first["task_id"]}
+        assert program.get(f"/api/separate/{first['task_id']}").status_code == 200
+    IdempotencyKey.objects.all().delete()  # a day later the key opens nothing any more
+    later = send(Client(), song, key("a")).json()
+    assert later["task_id"] != first["task_id"]
+    assert seen_by(with_token(later)) == {later["task_id"]}
+    elsewhere = Client(REMOTE_ADDR="192.0.2.1")
+    assert send(elsewhere, song, key("a")).json()["task_id"] != first["task_id"]
+
+
+def test_who_sends_the_same_from_the_same_network_sees_no_other_song(song: bytes) -> None:
+    first = send(Client(), song, key("a")).json()
+    owner = with_token(first)
+    later = send(owner, song, shifts="1").json()
+    assert later["token"] is None
+    assert seen_by(owner) == {first["task_id"], later["task_id"]}
+    stranger = with_token(send(Client(), song, key("a")).json())
+    assert seen_by(stranger) == {first["task_id"]}
+    told(stranger.get(f"/api/separate/{later['task_id']}"), 404, "not_found")
+    told(stranger.delete(f"/api/separate/{later['task_id']}"), 404, "not_found")
+    theirs = send(stranger, song, shifts="2").json()
+    assert seen_by(stranger) == {first["task_id"], theirs["task_id"]}
+    assert seen_by(owner) == {first["task_id"], later["task_id"]}
+    third = with_token(send(Client(), song, key("a")).json())
+    assert seen_by(third) == {first["task_id"]}
+
+
+def test_nor_do_they_learn_what_other_calls_are_signed_with(song: bytes) -> None:
+    hook = {"webhook_url": "https://example.org/x"}
+    first = send(Client(), song, key("a"), **hook).json()
+    later = send(with_token(first), song, shifts="1", **hook).json()
+    again = send(Client(), song, key("a"), **hook).json()
+    assert again["webhook_secret"] == first["webhook_secret"], "of the one song"
+    assert later["webhook_secret"] != first["webhook_secret"]
+
+
+def test_a_song_that_an_account_has_taken_over_is_opened_by_no_such_token(
+    song: bytes, anna: User
+) -> None:
+    first = send(Client(), song, key("a")).json()
+    Job.objects.update(user=anna, network="")
+    told(with_token(first).get(f"/api/separate/{first['task_id']}"), 404, "not_found")
+    assert seen_by(with_token(first)) == set()
+
+
+def test_a_request_that_failed_can_be_sent_again_with_its_key(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    send(program, song)
+    told(send(program, song, key("a"), shifts="1"), 429, "quota_queued")
+    settings.MAX_QUEUED_JOBS = 0
+    assert send(program, song, key("a"), shifts="1").status_code == 202
+
+
+@pytest.mark.parametrize("most", [0, 1], ids=["no limit", "room for one"])
+def test_of_two_same_requests_at_once_one_makes_the_job(
+    program: Client,
+    song: bytes,
+    kept_files: Any,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+) -> None:
+    from separations.uploads.submission import IdempotentRequest
+
+    settings.MAX_QUEUED_JOBS = most
+    settings.MAX_MINUTES_A_DAY = 600
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (0, 0), "api": (0, 0)}
+    first = send(program, song, key("a")).json()
+    files = kept_files()
+    counted = sorted(Bucket.objects.values_list("key", "tokens"))
+    looks = iter([None])
+    really = IdempotentRequest.earlier
+    monkeypatch.setattr(IdempotentRequest, "earlier", lambda self: next(looks, really(self)))
+    assert send(program, song, key("a")).json()["task_id"] == first["task_id"]
+    assert Job.objects.count() == Upload.objects.count() == 1
+    assert kept_files() == files
+    assert sorted(Bucket.objects.values_list("key", "tokens")) == counted
+
+
+def test_keys_are_forgotten_after_a_day(program: Client, song: bytes) -> None:
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from separations.worker import retention
+
+    send(program, song, key("a"))
+    retention.clean()
+    assert IdempotencyKey.objects.count() == 1
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(days=1, minutes=1))
+    retention.clean()
+    assert IdempotencyKey.objects.count() == 0
+    assert Job.objects.count() == 1
+
+
+# What it says of itself
+
+
+def test_the_description_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Client().get("/api/openapi.json").content
+    monkeypatch.setattr(NinjaAPI, "get_openapi_schema", None)
+    assert Client().get("/api/openapi.json").content == first
+
+
+def test_the_description_is_openapi_3_1_and_names_what_is_answered() -> None:
+    described = Client().get("/api/openapi.json").json()
+    assert described["openapi"] == "3.1.0"
+    assert described["webhooks"]["separation"]["post"]
+    paths = {path.removeprefix("/api") for path in described["paths"]}
+    one = "/separate/{task_id}"
+    assert paths == {
+        *("/separate", one, f"{one}/cancel", f"{one}/retry", f"{one}/progress"),
+        *(f"{one}/stems/{{stem_name}}", f"{one}/mixdown", f"{one}/archive", "/jobs", "/models"),
+    }
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(answer["content"]) == [PROBLEM]
+    sent = described["paths"]["/api/separate"]["post"]
+    form = sent["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["file"]
+    assert "null" not in json.dumps(form)
+
+
+def test_operation_ids_stay_wherever_the_code_moves() -> None:
+    """Generated clients name their functions after them."""
+    paths = Client().get("/api/openapi.json").json()["paths"].values()
+    found = sorted(operation["operationId"] for path in paths for operation in path.values())
+    names = (
+        *("archive", "cancel", "delete", "list_jobs", "mixdown", "models"),
+        *("progress", "retry", "separate", "stem", "task"),
+    )
+    assert found == [f"separations_api_routes_{name}" for name in names]
+
+
+def test_every_problem_is_explained(client: Client) -> None:
+    page = client.get("/api/problems").content.decode()
+    for code in user_messages.FAULTS:
+        assert f'id="{code}"' in page
+
+
+def test_an_error_in_a_view_is_a_problem_without_details(
+    program: Client, song: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = f"/api/separate/{send(program, song).json()['task_id']}"
+
+    def broken(*_args: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("separations.api.routes.songs.serialize_task", broken)
+    program.raise_request_exception = False
+    response = program.get(at)
+    told(response, 500, "broken")
+    assert b"secret" not in response.content

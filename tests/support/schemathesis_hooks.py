@@ -1,0 +1,35 @@
+"""Gives schemathesis a song to send, beside the bytes it makes up itself."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.core import file_samples
+from schemathesis.transport.serialization import Binary
+
+ADDRESS = "https://hooks.example.org/"
+SHORTEST_LIMIT = 40  # characters; of the description's for these fields
+SONG = Path(os.environ["API_SONG"]).read_bytes()
+# It names a file by what the bytes begin with, and knows no sound.
+signatures: Any = file_samples
+signatures._SIGNATURES = (*signatures._SIGNATURES, (b"RIFF", "wav"))
+schemathesis.openapi.format("binary", st.sampled_from([SONG, b"no song"]).map(Binary))
+_count = itertools.count()
+
+
+@schemathesis.hook
+def map_body(context: Any, body: Any) -> Any:
+    """Every other form has the names of what there is, which no description can tell. What is wrong
+    on purpose stays so."""
+    if isinstance(body, dict) and "file" in body and next(_count) % 2:
+        known = {"model": "tiny", "stems": "vocals", "webhook_url": ADDRESS}
+        if all(_is_short(body.get(name, "")) for name in known):
+            return {**body, **known}
+    return body
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= SHORTEST_LIMIT
