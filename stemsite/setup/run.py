@@ -10,6 +10,7 @@ import time
 from typing import NoReturn
 
 from stemsite.setup import paths
+from stemsite.setup.ready import tell_when_ready
 from stemsite.setup.steps import say
 
 HONCHO_SECONDS = 5  # more than it takes to start, on a busy machine
@@ -39,6 +40,7 @@ def start(procfile: str, **environment: str) -> NoReturn:
         umask=0o077,
     )
     started = time.monotonic()
+    tell_when_ready(site, host, port)
 
     def stop(_signal: int, _frame: object) -> None:
         # If it is stopped before both of its processes have started, honcho fails and leaves them.

@@ -1,5 +1,6 @@
 """The steps of `make run` and the other targets, without setting up once more."""
 
+import http.server
 import json
 import os
 import re
@@ -11,7 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stemsite.setup import bootstrap, javascript_tools, packages, paths, steps, torch_build
+from stemsite.setup import (
+    bootstrap,
+    javascript_tools,
+    packages,
+    paths,
+    ready,
+    steps,
+    torch_build,
+)
 from tests.support.running_site import until
 from tests.support.sounds import ROOT
 
@@ -54,6 +63,47 @@ def test_an_empty_address_is_the_default_and_ipv6_is_written_as_servers_do(tmp_p
         output = site.communicate(timeout=60)[0]
         assert f"http://{shown} " in output
         assert f"bound to {shown}" in output
+
+
+def test_the_site_is_ready_when_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(((503, {"consumer": "none is heard of", "disk": "ok"}), (200, {})))
+
+    class Probed(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, checks = next(answers)
+            assert self.path == "/readyz"
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps({"checks": checks}).encode())
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(ready, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ready, "PATIENCE_SECONDS", 0.0)
+    with (
+        http.server.HTTPServer(("127.0.0.1", 0), Probed) as server,
+        subprocess.Popen(["sleep", "60"]) as site,
+    ):
+        port = str(server.server_port)
+        ready.tell_when_ready(site, "0.0.0.0", port)
+        for _ in range(2):
+            server.handle_request()
+        said: list[str] = []
+
+        def is_ready() -> bool:
+            said.append(capsys.readouterr().out)
+            return "Ready" in said[-1]
+
+        until(is_ready)
+        site.kill()
+    assert "".join(said).splitlines() == [
+        "==> Not ready yet: consumer: none is heard of",
+        f"==> Ready: http://0.0.0.0:{port}",
+    ]
+    assert ready.what_lacks("127.0.0.1", port) == "the web server does not answer"
 
 
 def test_a_crash_is_seen_and_said(tmp_path: Path) -> None:
@@ -190,6 +240,7 @@ def test_npm_packages_are_installed_once_for_each_state_of_their_lock(
     for _ in range(2):  # what failed is tried again
         with pytest.raises(steps.StepFailed, match="NPM_CONFIG_REGISTRY"):
             javascript_tools.install_javascript_tools()
+        assert not (tmp_path / "node_modules/installed-package-lock").exists()
 
 
 def test_npm_runs_what_it_runs_with_the_node_of_the_environment() -> None:

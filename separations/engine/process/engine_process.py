@@ -9,7 +9,9 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import IO, cast
 
@@ -19,6 +21,7 @@ from separations.engine import memory
 from separations.engine.process.engine_protocol import (
     Done,
     Failed,
+    Loaded,
     Message,
     Progress,
     Request,
@@ -76,6 +79,30 @@ class EngineProcess:
             Fault: what the engine reports; out_of_memory or engine_died when the process ends on
                 its own.
         """
+        with closing(self._answers(request, tick)) as answers:
+            for message in answers:
+                if isinstance(message, Loaded):
+                    raise Fault("engine_error", reason="no answer")
+                yield message
+
+    def load(self, request: Request, tick: float, go_on: Callable[[], bool]) -> str:
+        """Load the networks for the songs to come; returns what runs them, in words.
+
+        Args:
+            go_on: asked every `tick` seconds; if it says no, the process is killed and "" returned.
+
+        Raises:
+            Fault: as `run` does.
+        """
+        with closing(self._answers(replace(request, load_only=True), tick)) as answers:
+            for message in answers:
+                if isinstance(message, Loaded):
+                    return message.engine
+                if not go_on():
+                    break
+        return ""
+
+    def _answers(self, request: Request, tick: float) -> Generator[Progress | Done | Loaded | None]:
         child, requests = self._start()
         self._kills_before = memory.out_of_memory_kills()
         finished = False
@@ -96,7 +123,7 @@ class EngineProcess:
                     fault = Fault(message.code, **message.params)
                     fault.trace = message.trace
                     raise fault
-                finished = isinstance(message, Done)
+                finished = isinstance(message, Done | Loaded)
                 yield message
         except BrokenPipeError:
             raise self._death(child) from None
