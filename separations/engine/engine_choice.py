@@ -127,6 +127,11 @@ def best_guess(model: ModelInfo, options: Options) -> Plan:
     return Plan(TORCH, BFLOAT16 if possible and trusted else FLOAT32)
 
 
+def may_pass(trial: Trial) -> bool:
+    """Whether a plan failed for a reason that may pass, such as a lack of memory or of time."""
+    return bool(trial.problem) and trial.snr is None
+
+
 def read_choice(folder: Path, *, old: bool = False) -> Choice | None:
     """The stored choice.
 
@@ -136,7 +141,7 @@ def read_choice(folder: Path, *, old: bool = False) -> Choice | None:
     try:
         kept = json.loads((folder / FILE_NAME).read_text())
         trials = tuple(map(read_trial, kept["trials"]))
-        hopeful = any(trial.problem and trial.snr is None for trial in trials)
+        hopeful = any(map(may_pass, trials))
         if not old and hopeful and time.time() - kept["at"] > TRY_AGAIN_SECONDS:
             return None
         return Choice(Plan(**kept["plan"]), trials, kept["cpu"])

@@ -84,6 +84,8 @@ def faults(*arguments: str) -> None:
     call(PYTHON, *machine, advice=advice, environment=long)
     say("Killing the processes of running sites (half an hour)")
     call(PYTHON, "-m", "tests.faults", *arguments, advice=advice)
+    say("Killing the set-up (a few minutes)")
+    call(PYTHON, "-m", "tests.faults.killed_setup", advice=advice)
 
 
 def fuzz(*arguments: str) -> None:

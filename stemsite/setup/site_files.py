@@ -6,6 +6,7 @@ import os
 import shutil
 
 from stemsite.setup import paths
+from stemsite.setup.lock import one_at_a_time
 from stemsite.setup.steps import StepFailed, call, manage, run, say
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -58,21 +59,14 @@ def measure_machine() -> None:
 
 
 def prepare_site() -> None:
+    """Bring the database up to date and collect the static files; two at once would mix theirs."""
     say("Preparing the database and the static files")
-    manage(
-        "migrate",
-        "--verbosity",
-        "0",
-        advice="The database could not be brought up to date; see above.",
-    )
-    manage(
-        "collectstatic",
-        "--noinput",
-        "--verbosity",
-        "0",
-        quiet=True,
-        advice="The static files could not be collected; see above.",
-    )
+    quietly = "--verbosity", "0"
+    with one_at_a_time():
+        advice = "The database could not be brought up to date; see above."
+        manage("migrate", *quietly, advice=advice)
+        advice = "The static files could not be collected; see above."
+        manage("collectstatic", "--noinput", *quietly, quiet=True, advice=advice)
 
 
 def find_browser() -> None:
@@ -81,7 +75,10 @@ def find_browser() -> None:
         return
     if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
         say("Installing Chromium for the browser tests")
-        advice = "Chromium could not be installed. Install it by hand, or set CHROMIUM to one."
+        advice = (
+            "Chromium could not be installed. Install it by hand, or set CHROMIUM to one. Where an "
+            "installation was ended in the middle: dpkg --configure -a"
+        )
         call("apt-get", "update", "-qq", advice=advice, quiet=True)
         call(
             "apt-get",

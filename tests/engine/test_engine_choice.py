@@ -296,6 +296,8 @@ def test_measuring_that_gave_way_goes_on_from_there(
         wait()
         if task.step == "measure":
             tried.append(task.plan)
+            if len(tried) == 2:
+                return Trial(task.plan, problem="no result after 300 s")
         return Trial(task.plan, 3.0 - task.plan.streams, 90.0)
 
     def until(number: int) -> Wait:
@@ -309,16 +311,16 @@ def test_measuring_that_gave_way_goes_on_from_there(
     monkeypatch.setattr(tuner, "_store", lambda made, wanted: None)
     options = replace(WITH_OPENVINO, threads=2)
     plans = [IN_TORCH, IN_OPENVINO, Plan(OPENVINO, FLOAT32, 2)]
-    for number in (1, 2):
+    for number in (1, 3):
         with pytest.raises(GaveWay):
             tuner.choose(small_store, tmp_path, options, until(number))
-        assert tried == plans[:number]
+        assert tried == plans[:number], "what was tried is not tried again"
     chosen = tuner.choose(
         small_store, tmp_path, options, no_wait, report=lambda share, _left: reports.append(share)
     )
-    assert tried == plans
+    assert tried == [*plans, IN_OPENVINO], "what failed then may work by now"
     assert chosen.plan == plans[-1]
-    assert [each.plan for each in chosen.trials] == plans
+    assert {each.plan for each in chosen.trials} == set(plans)
     assert reports == sorted(reports)
     assert reports[-1] == 1.0
     assert [path.name for path in tmp_path.glob("*/*")] == [engine_choice.FILE_NAME]

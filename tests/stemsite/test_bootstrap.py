@@ -87,7 +87,7 @@ def test_the_site_is_ready_when_it_says_so(
         http.server.HTTPServer(("127.0.0.1", 0), Probed) as server,
         subprocess.Popen(["sleep", "60"]) as site,
     ):
-        port = str(server.server_port)
+        port, server.timeout = str(server.server_port), 10
         ready.tell_when_ready(site, "0.0.0.0", port)
         for _ in range(2):
             server.handle_request()

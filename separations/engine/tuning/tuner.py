@@ -193,13 +193,13 @@ def _measure(
 
 
 def _earlier_trials(scratch: Path) -> list[Trial]:
-    """What a measurement that gave way, or was killed, has found; nothing if it cannot be read."""
+    """What a measurement that gave way, or was killed, has found, but for what may work by now."""
     try:
-        return [
-            engine_choice.read_trial(each) for each in json.loads((scratch / TRIALS).read_text())
-        ]
+        kept = json.loads((scratch / TRIALS).read_text())
+        trials = list(map(engine_choice.read_trial, kept))
     except (OSError, ValueError, TypeError, KeyError):
         return []
+    return [trial for trial in trials if not engine_choice.may_pass(trial)]
 
 
 def _seconds_of(task: Task) -> float:
