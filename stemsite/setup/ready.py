@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
 import threading
 import time
+from collections.abc import Callable
 
 from stemsite.setup.steps import say
 
@@ -15,15 +15,15 @@ PATIENCE_SECONDS = 60.0  # until what is in the way is said
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (what to ask, not to listen to)
 
 
-def tell_when_ready(site: subprocess.Popen[bytes], host: str, port: str) -> None:
+def tell_when_ready(is_running: Callable[[], bool], host: str, port: str) -> None:
     """Watch a site that starts, in a thread, and say when it is ready at http://HOST:PORT."""
-    threading.Thread(target=_watch, args=(site, host, port), daemon=True).start()
+    threading.Thread(target=_watch, args=(is_running, host, port), daemon=True).start()
 
 
-def _watch(site: subprocess.Popen[bytes], host: str, port: str) -> None:
+def _watch(is_running: Callable[[], bool], host: str, port: str) -> None:
     began = time.monotonic()
     told = False
-    while site.poll() is None:
+    while is_running():
         lacking = what_lacks(EVERYWHERE.get(host, host), port)
         if not lacking:
             say(f"Ready: http://{host}:{port}")

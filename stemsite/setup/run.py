@@ -40,7 +40,7 @@ def start(procfile: str, **environment: str) -> NoReturn:
         umask=0o077,
     )
     started = time.monotonic()
-    tell_when_ready(site, host, port)
+    tell_when_ready(lambda: site.poll() is None, host, port)
 
     def stop(_signal: int, _frame: object) -> None:
         # If it is stopped before both of its processes have started, honcho fails and leaves them.

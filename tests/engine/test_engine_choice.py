@@ -326,6 +326,16 @@ def test_measuring_that_gave_way_goes_on_from_there(
     assert [path.name for path in tmp_path.glob("*/*")] == [engine_choice.FILE_NAME]
 
 
+def test_without_float32_in_torch_nothing_is_measured_or_stored(
+    tmp_path: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are compared with it; on a machine that is busy with something else, say."""
+    monkeypatch.setattr(tuner, "run_trial", lambda task, _wait: Trial(task.plan, problem="late"))
+    with pytest.raises(OSError, match="torch float32: late"):
+        tuner.choose(small_store, tmp_path, WITH_OPENVINO, no_wait)
+    assert tuner.known(small_store, tmp_path, WITH_OPENVINO) is None
+
+
 def test_progress_is_told_in_words_that_never_go_back() -> None:
     log = io.StringIO()
     with progress.shown("Measuring", log) as report:

@@ -28,7 +28,7 @@ import psutil
 from tests.support.setup_in_small import Project, make_project
 from tests.support.sounds import ROOT
 
-SYSTEM = str(Path(sys.executable).resolve())
+SYSTEM = str(Path(sys.base_prefix, "bin", "python3"))
 PACKAGES = (
     "import importlib.metadata as m; print(sorted((d.name, d.version) for d in m.distributions()))"
 )

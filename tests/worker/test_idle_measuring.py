@@ -56,7 +56,9 @@ def machine(site_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Machine
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("no_queue")
-def test_a_song_that_waits_or_runs_wants_the_machine(machine: Machine, submit: Submit) -> None:
+def test_a_song_that_waits_or_runs_wants_the_machine(
+    machine: Machine, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = machine.measuring._is_wanted
     assert not wanted()
     submit()
@@ -66,6 +68,11 @@ def test_a_song_that_waits_or_runs_wants_the_machine(machine: Machine, submit: S
     queue_switch.resume()
     claimed()
     assert wanted(), "another consumer on this machine may run it"
+    monkeypatch.setattr(idle_measuring, "LOOK_SECONDS", 60.0)
+    machine.measuring._give_way()  # the database was asked just now
+    machine.busy.set()
+    with pytest.raises(idle_measuring.GivesWay):
+        machine.measuring._give_way()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -59,7 +59,7 @@ def shown(label: str, stream: TextIO | None = None) -> Iterator[Report]:
     """Show progress: a bar on a terminal; in a log a line now and then."""
     stream = stream or sys.stderr
     last = -LINE_SHARE
-    form = "{desc}: {percentage:3.0f}% |{bar:30}| {postfix}"
+    form = "{desc}: |{bar:30}| {percentage:3.0f}%{postfix}"  # which begins with a comma
     with tqdm(desc=label, total=1.0, bar_format=form, file=stream, disable=None) as bar:
 
         def report(share: float, seconds: float) -> None:

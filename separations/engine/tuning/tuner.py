@@ -176,6 +176,8 @@ def _measure(
         found = _try(task, wait, clock)
         if found.problem:
             wait()  # raises on a stop, which must not be stored as a failure
+            if found.plan == Plan():  # what the others are compared with
+                raise OSError(f"{found.plan}: {found.problem}")
         trials.append(found)
         draft = scratch / f"{TRIALS}.part"
         draft.write_text(json.dumps([asdict(trial) for trial in trials]))

@@ -88,7 +88,7 @@ def _measure(model: ModelInfo, *, again: bool = False) -> Choice:
     except Fault as fault:
         raise CommandError(user_messages.sentence(fault)) from fault
     except OSError as error:
-        raise CommandError(f"{settings.ENGINE_DIR} cannot be written to: {error}") from error
+        raise CommandError(f"{model.name} could not be measured: {error}") from error
 
 
 def _options(model: ModelInfo) -> Options:
