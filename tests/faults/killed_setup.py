@@ -154,6 +154,10 @@ class Trial:
                 itself = psutil.Process(process.pid)
                 [*_others, last] = [itself, *itself.children(recursive=True)]
                 last.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.draw.uniform(0.0, self.longest))  # it may bear that, and go on
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait()  # not for what it started: the next set-up does that
         return what
 
