@@ -1,22 +1,16 @@
-"""Run the site: web server and consumer side by side under honcho."""
+"""Run the site: the processes of a Procfile side by side, under stemsite.supervisor."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from typing import NoReturn
 
 from stemsite.setup import paths
 from stemsite.setup.steps import say
 
-HONCHO_SECONDS = 5  # more than it takes to start, on a busy machine
-
 
 def start(procfile: str, **environment: str) -> NoReturn:
-    """Run what a Procfile names until one of it ends or this process is told to stop.
+    """Become the supervisor of what a Procfile names: this process runs it from now on.
 
     environment: variables beside those of this process.
     """
@@ -25,29 +19,9 @@ def start(procfile: str, **environment: str) -> NoReturn:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"  # an IPv6 address, as servers write it
     path = f"{paths.PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
-    environment |= {"HOST": host, "PORT": port, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    environment |= {"HOST": host, "PORT": port, "PATH": path}
     say(f"Starting the site: http://{host}:{port} (Ctrl-C stops it)")
-    command = [str(paths.PYTHON), "-m", "honcho", "-f", procfile, "-d", str(paths.ROOT), "start"]
-    if os.environ.get("LOG_FORMAT") == "json":
-        command += ["--no-prefix", "--no-colour"]  # which would stand before the objects
-    # In a session of its own: only the signals sent below reach it, not the terminal's Ctrl-C.
-    site = subprocess.Popen(
-        command,
-        cwd=paths.ROOT,
-        env={**os.environ, **environment},
-        start_new_session=True,
-        umask=0o077,
-    )
-    started = time.monotonic()
-
-    def stop(_signal: int, _frame: object) -> None:
-        # If it is stopped before both of its processes have started, honcho fails and leaves them.
-        time.sleep(max(0.0, HONCHO_SECONDS - (time.monotonic() - started)))
-        site.terminate()
-
-    # honcho does not handle a closed terminal (SIGHUP), and would leave both running.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
-    status = site.wait()
-    sys.exit(0 if status in (130, 143) else status)
+    os.umask(0o077)
+    os.chdir(paths.ROOT)
+    command = [str(paths.PYTHON), "-m", "stemsite.supervisor", procfile]
+    os.execve(command[0], command, {**os.environ, **environment})  # noqa: S606 - no shell wanted

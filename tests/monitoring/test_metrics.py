@@ -465,10 +465,9 @@ def test_every_line_is_json_and_says_what_it_is_about(site: Site, separated: str
 
 
 def _logged(site: Site, word: str) -> list[dict[str, Any]] | None:
-    """What the site's processes logged, once `word` is in it; honcho's own lines left out."""
+    """What the site's processes and the supervisor logged, once `word` is in it."""
     text = site.log.read_text().rpartition("\n")[0]  # without a line that is being written
-    lines = (line.replace("\x1b[0m", "").partition(" | ") for line in text.splitlines())
-    told = [json.loads(line) for source, _bar, line in lines if "system" not in source]
+    told = [json.loads(line) for line in text.splitlines()]
     return told if word in text else None
 
 
