@@ -91,8 +91,13 @@ def _dead_runs(folder: Path) -> Iterator[list[str]]:
             file.close()
 
 
-def end_orphans(data_dir: Path, say: Callable[[str], None]) -> None:
-    """End what earlier runs in this DATA_DIR left running when their supervisors were killed."""
+def end_orphans(
+    data_dir: Path, say: Callable[[str], None], patience: float = ORPHAN_SECONDS
+) -> None:
+    """End what earlier runs in this DATA_DIR left running when their supervisors were killed.
+
+    patience: seconds for them to end by themselves, then they are killed.
+    """
     folder = data_dir / RUNS
     with _dead_runs(folder) as marks:
         orphans = list(_marked(marks)) if marks else []
@@ -102,7 +107,7 @@ def end_orphans(data_dir: Path, say: Callable[[str], None]) -> None:
             for each in orphans:
                 with suppress(psutil.Error):
                     each.terminate()
-            for each in psutil.wait_procs(orphans, timeout=ORPHAN_SECONDS)[1]:
+            for each in psutil.wait_procs(orphans, timeout=patience)[1]:
                 with suppress(psutil.Error):
                     each.kill()
             psutil.wait_procs(orphans, timeout=ORPHAN_SECONDS)

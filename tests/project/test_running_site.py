@@ -131,7 +131,7 @@ def test_what_dies_alone_comes_back_and_nothing_else_is_disturbed(
     assert psutil.wait_procs([engine], timeout=5)[1] == [], "it separates for nobody"
     until(lambda: site.running_consumer() not in (None, consumer), 20)
     assert workers(site) == servers
-    servers[0].parent().kill()  # gunicorn's master: its workers hold the port
+    psutil.Process(servers[0].ppid()).kill()  # gunicorn's master: its workers hold the port
     until(lambda: answers_again(site, servers), 30)
     log = site.log.read_text()
     assert "consumer was killed by SIGKILL after" in log
