@@ -168,6 +168,10 @@ def _remaining(job: Job) -> str:
     seconds, minutes = _rounded_remaining(job)
     if seconds:
         return gettext("about %(seconds)d s left") % {"seconds": seconds}
+    if minutes >= 60:
+        hours, minutes = divmod(minutes, 60)
+        text = gettext("about %(hours)d h %(minutes)d min left")
+        return text % {"hours": hours, "minutes": minutes}
     return gettext("about %(minutes)d min left") % {"minutes": minutes} if minutes else ""
 
 
