@@ -16,6 +16,7 @@ from django.conf import settings
 
 from separations.audio.child_process import RestartPause
 from separations.monitoring.restarts import RUN_VARIABLE, restarts
+from stemsite.setup import paths, run
 from stemsite.supervisor import service, supervisor
 from stemsite.supervisor.output import Output
 from stemsite.supervisor.port import WhyNot, check_port
@@ -112,7 +113,7 @@ def test_what_is_killed_is_started_again_and_what_it_left_is_ended(
     (shell,) = named(site, "sh")
     shell.kill()
     left = [each for each in first if each not in web]
-    assert psutil.wait_procs(left, timeout=10)[1] == [], "they may hold its port"
+    assert psutil.wait_procs(left, timeout=4)[1] == [], "they may hold its port"
     again = named(site, "sleep", 3)
     assert set(web) <= set(again), "the other one was not disturbed"
     (record,) = (tmp_path / "runs").glob("*.json")
@@ -183,12 +184,26 @@ def test_a_port_that_is_taken_says_by_whom_and_what_to_do(start: Start, tmp_path
     check_port("127.0.0.1", port, tmp_path)  # it is free now
 
 
+def test_the_long_steps_are_spared_where_the_site_cannot_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "PYTHON", Path(sys.executable))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("PORT", str(server.getsockname()[1]))
+        with pytest.raises(SystemExit) as ended:
+            run.check_address()
+    assert ended.value.code == 1
+    assert "is held by process" in capfd.readouterr().err
+    run.check_address()
+
+
 def test_a_site_that_runs_already_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Run(tmp_path, "http://127.0.0.1:9") as run:
-        run.record({"web": 2})
+    with Run(tmp_path, "http://127.0.0.1:9") as living:
+        living.record({"web": 2})
         web = subprocess.Popen(
             [sys.executable, "-c", LISTENING],
-            env=os.environ | {RUN_VARIABLE: run.mark},
+            env=os.environ | {RUN_VARIABLE: living.mark},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -200,7 +215,7 @@ def test_a_site_that_runs_already_is_named(tmp_path: Path, monkeypatch: pytest.M
             ):
                 check_port("127.0.0.1", port, tmp_path)
             web.communicate(b"\n")
-        monkeypatch.setenv(RUN_VARIABLE, run.mark)
+        monkeypatch.setenv(RUN_VARIABLE, living.mark)
         assert restarts(tmp_path) == {"web": 2}
     assert restarts(tmp_path) == {}
 
