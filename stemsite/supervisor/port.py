@@ -56,7 +56,7 @@ def _who_holds(host: str, port: int, data_dir: Path) -> str:
     instead = f"choose another port: PORT={other} make run"
     holder = _holder(port)
     if holder is None:
-        return f"Port {port} is held by a process of another user. Have that ended, or {instead}"
+        return f"Port {port} is held by a process that this user may not see. End it, or {instead}"
     run = run_of(holder, data_dir)
     if run is not None:
         return (
