@@ -15,6 +15,7 @@ from separations.logs.secret_tokens import ShareToken
 from separations.models import Job
 from separations.queue import queue_position
 from separations.queue.queue_position import Standing
+from separations.web.number_format import lasting
 from separations.web.presenters.levels import SILENCE
 
 
@@ -88,7 +89,7 @@ def present_song(job: Job, grant: Grant | None = None) -> SongPresenter:
         working=run.state == Job.State.RUNNING,
         title=job.upload.title,
         artist=job.upload.artist,
-        length=duration(job.upload.seconds),
+        length=lasting(job.upload.seconds),
         seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
         headline=_headline(run),
@@ -127,12 +128,6 @@ def _error(job: Job) -> str:
 
 def standstill() -> str:
     return user_messages.standstill(queue_position.standstill())
-
-
-def duration(seconds: float) -> str:
-    """75.2 → 1:15"""
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02}"
 
 
 def _headline(job: Job) -> str:
