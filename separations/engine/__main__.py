@@ -1,5 +1,6 @@
 """Start an engine process: `python -m separations.engine`; see `process.worker`."""
 
+import faulthandler
 import logging
 import os
 import signal
@@ -8,6 +9,9 @@ import signal
 # closes the pipe or kills it. Set before the imports: torch needs seconds.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+faulthandler.enable()  # a crash says where it was
 
 
 def main() -> None:
