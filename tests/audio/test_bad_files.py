@@ -1,7 +1,6 @@
 """What cannot be separated is refused with a name for what is wrong."""
 
 import random
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path

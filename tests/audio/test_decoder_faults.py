@@ -2,15 +2,16 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from separations.audio import child_process
 from separations.audio.decoding.decoder_protocol import HEAD, TEXT
-from separations.audio.sandbox import decoder_check as checking
 from separations.audio.sandbox import decoder_process
-from separations.audio.sandbox.decoder_check import DecoderCheck
+from separations.audio.sandbox.decoder_check import DecoderCheck, unavailable
 from separations.audio.sandbox.decoder_process import decoder_check, open_song, probe_isolated
 from separations.errors import user_messages
 from separations.errors.fault import Fault
@@ -44,13 +45,13 @@ def decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
         return f"cat '{tmp_path / name}'"
 
     following: list[str] = []
-    start = decoder_process.child_process.start
+    start = child_process.start
 
     def start_next(*args: object, **given: object) -> object:
         monkeypatch.setattr(sys, "executable", following.pop(0))
         return start(*args, **given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decoder_process.child_process, "start", start_next)
+    monkeypatch.setattr(child_process, "start", start_next)
 
     def do(*acts: str) -> None:
         answer = message(json.dumps({"info": INFO}).encode(), "answer")
@@ -166,13 +167,13 @@ def test_a_broken_decoder_is_tested_again_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, tests = [0.0], list[float]()
-    monkeypatch.setattr(checking.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     works = [False]
 
     def read() -> None:
         tests.append(clock[0])
         if not works[0]:
-            raise checking.unavailable("libav is gone")
+            raise unavailable("libav is gone")
 
     checked = DecoderCheck(read)
     checked.require()  # nothing is known: a song is the test

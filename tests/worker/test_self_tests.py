@@ -30,7 +30,7 @@ def break_package(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def tests_of(busy: Callable[[], bool] = lambda: False) -> tuple[SelfTests, list[str]]:
+def self_tests_of(busy: Callable[[], bool]) -> tuple[SelfTests, list[str]]:
     mended: list[str] = []
     return SelfTests(busy, threading.Event(), lambda: mended.append("mended")), mended
 
@@ -44,7 +44,7 @@ def test_a_job_that_meets_an_engine_that_does_not_begin_goes_back_and_is_not_los
     submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit()
-    tests, mended = tests_of()
+    tests, mended = self_tests_of(lambda: False)
     with monkeypatch.context() as patch, EngineProcess() as engine:
         break_package(tmp_path / "packages", "av", patch)
         slot = Slot(engine, 1, threading.Event())
@@ -73,7 +73,7 @@ def test_an_engine_without_torch_is_found_out_before_a_song_comes(
 ) -> None:
     """torch is loaded for the first song only, so that the process itself begins."""
     break_package(tmp_path / "packages", "torch", monkeypatch)
-    tests, _mended = tests_of()
+    tests, _mended = self_tests_of(lambda: False)
     tests.test_engine()
     tests.test_engine()
     assert "torch is broken" in tests.faults()["engine"]
@@ -81,7 +81,7 @@ def test_an_engine_without_torch_is_found_out_before_a_song_comes(
 
 
 def test_no_engine_is_started_for_a_test_while_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    tests, _mended = tests_of(lambda: True)
+    tests, _mended = self_tests_of(lambda: True)
     monkeypatch.setattr(tests, "_next_engine_test", 0.0)
     monkeypatch.setattr(self_tests, "EngineProcess", None)
     tests.test_what_is_due()
