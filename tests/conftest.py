@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,15 @@ def fresh_queue(monkeypatch: pytest.MonkeyPatch) -> None:
 def working_decoder() -> None:
     """No self-test is due: decoders are known to work, whatever the test before did to them."""
     decoder_check.record("")
+
+
+@pytest.fixture(autouse=True)
+def no_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of faults begin at zero, and are written only where a test asks for it."""
+    from separations.monitoring import fault_counts
+
+    monkeypatch.setattr(fault_counts, "_unwritten", Counter())
+    monkeypatch.setattr(fault_counts, "_written", [float("inf")])
 
 
 @pytest.fixture(autouse=True)

@@ -132,10 +132,13 @@ def test_what_used_much_time_is_not_tried_again(
 def test_a_song_that_was_readable_does_not_become_unreadable(
     song: Path, decoders: Scripts, end: str
 ) -> None:
-    decoders(end)
+    decoders(end, end)
     with pytest.raises(Fault) as caught, open_song(song, 60):
         pass
     assert caught.value.code == "decoder_died"
+    decoders(end, "answer")  # which gives no rate, but begins
+    with pytest.raises(Fault, match="unreadable"), open_song(song, 60):
+        pass
 
 
 def test_a_process_that_cannot_be_started_is_the_sites_fault(

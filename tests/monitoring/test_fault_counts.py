@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue", "site_s
 
 
 @pytest.fixture(autouse=True)
-def nothing_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    fault_counts._unwritten.clear()
+def written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of the site."""
     monkeypatch.setattr(fault_counts, "_written", [float("-inf")])
 
 

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from separations.audio import child_process
 from separations.audio.sandbox.decoder_process import decoder_check
-from separations.models import Consumer
+from separations.models import Consumer, FaultCount
 from separations.monitoring import health
 from separations.monitoring.middleware import PROBES
 from separations.queue import queue_switch
@@ -115,6 +115,8 @@ def test_without_a_decoder_it_is_not_ready_and_songs_are_turned_away_at_once(
     monkeypatch.setattr(child_process, "start", start)
     assert decoder_check.check() == ""
     assert ready() == (200, ALL_WELL)
+    assert FaultCount.objects.get(kind="decoder").code == "status 1"
+    assert FaultCount.objects.get(kind="refused").code == "decoder_unavailable"
 
 
 def upload(song: Path, address: str = "/") -> Any:

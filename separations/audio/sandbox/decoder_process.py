@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -50,6 +50,7 @@ ERROR_BYTES = 2000
 # stops the service, or from an operator.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 AGAIN_WITHIN = 10.0  # seconds that a decoder may have taken to be tried once more
+OF_THE_MACHINE = ("decoder_unavailable", "decoder_died")
 # Faults that a broken installation may cause as well as a song.
 DOUBTFUL, TRUSTED_SECONDS = ("unreadable", "too_much_memory"), 60.0
 # Of the environment: how to find libraries, and no secrets.
@@ -96,9 +97,7 @@ def _probe_once_more(path: Path, max_seconds: float) -> AudioInfo:
     except Fault as fault:
         if fault.code in DOUBTFUL and (cause := decoder_check.check(TRUSTED_SECONDS)):
             raise unavailable(cause) from fault
-        if fault.code not in ("decoder_unavailable", "decoder_died"):
-            raise
-        if time.monotonic() - began > AGAIN_WITHIN:
+        if fault.code not in OF_THE_MACHINE or time.monotonic() - began > AGAIN_WITHIN:
             raise
     return _probe(path, max_seconds)
 
@@ -157,11 +156,22 @@ def open_song(path: Path, max_seconds: float = math.inf) -> Iterator[Song]:
             the process dies in any way, since the song was readable when it came in;
             decoder_unavailable.
     """
-    with decoder_slots.for_engine(), DecoderProcess(path, "decode", max_seconds) as child:
-        rate = child.read_message().get("rate", 0)
-        if not is_whole(rate, LOWEST_RATE, HIGHEST_RATE):
-            raise implausible("rate")
-        yield Song(child, rate, max_seconds)
+    with decoder_slots.for_engine(), ExitStack() as stack:
+        try:
+            song = _open(stack, path, max_seconds)
+        except Fault as fault:
+            if fault.code not in OF_THE_MACHINE:
+                raise
+            song = _open(stack, path, max_seconds)  # once more, as nothing was read yet
+        yield song
+
+
+def _open(stack: ExitStack, path: Path, max_seconds: float) -> Song:
+    child = stack.enter_context(DecoderProcess(path, "decode", max_seconds))
+    rate = child.read_message().get("rate", 0)
+    if not is_whole(rate, LOWEST_RATE, HIGHEST_RATE):
+        raise implausible("rate")
+    return Song(child, rate, max_seconds)
 
 
 class DecoderProcess:
