@@ -62,8 +62,8 @@ def count_refusals(faults: Iterable[Fault]) -> None:
 
 
 def death(fault: Fault) -> str:
-    """How a process ended, as a code to count: "signal SIGSEGV", "status 1"."""
-    return ending(fault.params["status"]) if "status" in fault.params else fault.code
+    """How a process of a fault with a status ended: "signal SIGSEGV", "status 1"."""
+    return ending(fault.params["status"])
 
 
 def count_decoder_death(fault: Fault) -> None:

@@ -106,7 +106,7 @@ class Slot:
         """End the run with a fault that was just caught, and record its cause for the operator."""
         fault.trace = fault.trace or traceback.format_exc()
         leases.end_with(job, fault)
-        if fault.code in DEATHS:
+        if fault.code in DEATHS and "status" in fault.params:
             fault_counts.count(DEATHS[fault.code], fault_counts.death(fault))
         self.on_fault(fault)
 
