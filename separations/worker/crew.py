@@ -25,6 +25,7 @@ from separations.errors import database_outage
 from separations.jobs import lifecycle
 from separations.logs.formatter import job_context
 from separations.models import Job
+from separations.monitoring import fault_counts
 from separations.queue import queue_switch
 from separations.worker import leases, resources, retention
 from separations.worker.self_tests import SelfTests
@@ -227,6 +228,7 @@ class Crew:
         return [slot.state() for slot in self._slots]
 
     def _leave(self) -> None:
+        fault_counts.write()
         try:
             self._presence.leave()
         except DatabaseError:
