@@ -16,7 +16,7 @@ from stemsite.setup.javascript_tools import NPM, install_javascript_tools
 from stemsite.setup.lock import one_at_a_time
 from stemsite.setup.packages import install_packages
 from stemsite.setup.paths import PYTHON
-from stemsite.setup.run import start
+from stemsite.setup.run import check_address, start
 from stemsite.setup.site_files import (
     check_settings,
     compile_translations,
@@ -39,6 +39,7 @@ def setup(*, dev: bool = False) -> None:
 def run() -> NoReturn:
     setup()
     check_settings()
+    check_address()
     fetch_models()
     prepare_site()
     manage(
@@ -55,6 +56,7 @@ def run() -> NoReturn:
 def dev() -> NoReturn:
     setup(dev=True)
     check_settings()
+    check_address()
     fetch_models()
     prepare_site()
     start(".ci/Procfile.dev", DEBUG=os.environ.get("DEBUG", "yes"))

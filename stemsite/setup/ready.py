@@ -1,10 +1,16 @@
-"""Say that the site is ready, when web server and consumer answer, or what it waits for."""
+"""Say that the site is ready, when web server and consumer answer, or what it waits for.
+
+`python -m stemsite.setup.ready HOST PORT PID` does so while it is a child of the process PID, which
+runs the site.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
-import threading
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -15,12 +21,8 @@ PATIENCE_SECONDS = 60.0  # until what is in the way is said
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (what to ask, not to listen to)
 
 
-def tell_when_ready(is_running: Callable[[], bool], host: str, port: str) -> None:
-    """Watch a site that starts, in a thread, and say when it is ready at http://HOST:PORT."""
-    threading.Thread(target=_watch, args=(is_running, host, port), daemon=True).start()
-
-
-def _watch(is_running: Callable[[], bool], host: str, port: str) -> None:
+def watch(host: str, port: str, is_running: Callable[[], bool]) -> None:
+    """Wait until a site that starts is ready at http://HOST:PORT, and say so."""
     began = time.monotonic()
     told = False
     while is_running():
@@ -49,3 +51,8 @@ def what_lacks(host: str, port: str) -> str:
         return "the web server does not answer"
     finally:
         connection.close()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C ends it without a traceback
+    watch(sys.argv[1], sys.argv[2], lambda: os.getppid() == int(sys.argv[3]))

@@ -93,9 +93,15 @@ class Failed:
     trace: str
 
 
-Message = Progress | Done | Loaded | Failed
-KINDS: dict[str, type[Progress] | type[Done] | type[Loaded] | type[Failed]] = {
-    kind.__name__: kind for kind in (Progress, Done, Loaded, Failed)
+@dataclass(frozen=True)
+class Ready:
+    """The process can take a request: sent when it has begun, and in answer to PING."""
+
+
+PING = "ping"  # a request that only asks whether the engine answers, with torch loaded
+Message = Progress | Done | Loaded | Failed | Ready
+KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Progress, Done, Loaded, Failed, Ready)
 }
 
 
