@@ -7,7 +7,7 @@ SAMPLE_RATE = 44_100  # Hz: what Demucs' models are trained on, and what every s
 CHANNELS = 2
 # Of the decoder, on which samples depend. Raise the first number when this package reads files in
 # another way; the version of PyAV stands for its FFmpeg.
-DECODER_VERSION = f"1 av {version('av')}"
+DECODER_VERSION = f"2 av {version('av')}"
 
 
 @dataclass(frozen=True)

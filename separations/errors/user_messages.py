@@ -39,11 +39,28 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     "not_audio": (
         415,
         _(
-            "This is not an audio file, or it is broken from the start. Send MP3, WAV, FLAC, OGG, "
-            "Opus, M4A or AAC."
+            "This is not an audio file, or it is broken from the start. Open it in a player; if it "
+            "plays there, save it as WAV, FLAC or MP3 and send that."
         ),
     ),
-    "no_audio": (415, _("There is no sound in this file. Send one with an audio track.")),
+    "no_audio": (
+        415,
+        _("There is no sound in this file, pictures at most. Send one with an audio track."),
+    ),
+    "codec_not_read": (
+        415,
+        _(
+            "This kind of sound is not read here (%(codec)s). Open the file in an audio editor, "
+            "save it as WAV, FLAC or MP3, and send that."
+        ),
+    ),
+    "protected": (
+        415,
+        _(
+            "This file is protected against copying (DRM), so it cannot be read. Send one without "
+            "protection."
+        ),
+    ),
     "too_short": (422, _("This file is too short to separate. Send a longer one.")),
     "truncated": (
         422,
@@ -77,14 +94,6 @@ FAULTS: dict[str, tuple[int, Promise]] = {
             "This file takes more memory to read than any song needs. Export it without pictures, "
             "as FLAC or MP3, and send that."
         ),
-    ),
-    "channels_change": (
-        422,
-        _("This file changes its number of channels halfway. Export it in stereo and send that."),
-    ),
-    "rate_changes": (
-        422,
-        _("This file changes its sample rate on the way. Export it at 44.1 kHz and send that."),
     ),
     "absurd_rate": (
         422,
