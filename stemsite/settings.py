@@ -246,7 +246,11 @@ MAX_UPLOAD_MB = envint("MAX_UPLOAD_MB", 100, lowest=1)
 MAX_DURATION_SECONDS = envint("MAX_DURATION_SECONDS", 600, lowest=1)
 ALLOWED_EXTENSIONS = [
     "." + extension.lstrip(".").lower()
-    for extension in envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")
+    for extension in envlist(
+        "ALLOWED_EXTENSIONS",
+        ".mp3,.wav,.flac,.ogg,.oga,.opus,.m4a,.m4b,.aac,.aiff,.aif,.aifc,.wma,.caf,.w64,.wv,"
+        ".mp4,.m4v,.mov,.3gp,.mkv,.mka,.webm",
+    )
 ]
 DATA_UPLOAD_MAX_NUMBER_FILES = 100  # in a form; separations.uploads.handlers stores fewer
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 300  # the admin's lists have a field for each of 100 rows

@@ -1,7 +1,5 @@
 """Containers and codecs that are accepted as songs. Light: the web process imports it."""
 
-import mimetypes
-
 # By FFmpeg's names. "mov" is MP4, QuickTime and 3GP; "asf" is WMA; "matroska" is MKV and WebM.
 DEMUXERS = (
     *("mp3", "wav", "w64", "flac", "ogg", "mov", "mp4", "m4a", "3gp", "aac"),
@@ -36,15 +34,38 @@ CONTAINERS = {
     **dict.fromkeys((".mkv", ".mka", ".webm", ".weba"), "matroska"),
     ".wv": "wv",
 }
-# Extensions of other things, by Python's own table; ".bin" says nothing of what is in a file.
-_OF_OTHER_THINGS = set(mimetypes.MimeTypes().types_map[True]) - {".bin", ".dat"}
+ALIASES = {
+    **dict.fromkeys((".wave", ".bwf", ".rf64"), ".wav"),
+    **dict.fromkeys((".aif", ".aifc"), ".aiff"),
+    **{".oga": ".ogg", ".m4b": ".m4a", ".m4v": ".mp4", ".qt": ".mov", ".mka": ".mkv"},
+}
+# Extensions of what is often sent by mistake, so that it need not arrive first.
+OTHER_THINGS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".heic", ".bmp", ".tif", ".tiff", ".svg"),
+        *(".txt", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".rtf"),
+        *(".html", ".htm", ".xml", ".json", ".csv", ".md", ".js", ".py", ".sh", ".bat"),
+        *(".zip", ".rar", ".7z", ".gz", ".tar", ".iso", ".dmg", ".exe", ".msi", ".dll", ".apk"),
+        *(".m3u", ".m3u8", ".pls", ".cue", ".lrc", ".srt"),
+        *(".mid", ".midi", ".mscz", ".sib", ".als", ".flp", ".logicx", ".cpr", ".ptx", ".band"),
+        # Sound that is not read here.
+        *(".ape", ".mpc", ".tta", ".tak", ".dsf", ".dff", ".amr", ".ac3", ".dts", ".ra", ".rm"),
+        *(".au", ".snd", ".aax", ".m4p", ".avi", ".flv", ".mpg", ".mpeg", ".vob", ".ts", ".mts"),
+    )
+)
 
 
 def is_known_extension(extension: str) -> bool:
     """Whether the extension says what a file is; of others, and of none, the content decides."""
-    return extension in CONTAINERS or extension in _OF_OTHER_THINGS
+    return extension in CONTAINERS or extension in OTHER_THINGS
 
 
 def is_container_allowed(container: str, extensions: list[str]) -> bool:
     """Whether one of the allowed extensions stands for the container."""
     return any(CONTAINERS.get(extension) == container for extension in extensions)
+
+
+def kinds(extensions: list[str]) -> list[str]:
+    """The extensions as people name kinds of files, each once: "WAV", "AIFF"."""
+    names = (ALIASES.get(extension, extension).lstrip(".").upper() for extension in extensions)
+    return list(dict.fromkeys(names))

@@ -1,27 +1,42 @@
-"""Read the chunks of WAV, RF64, W64 and AIFF files: where the samples lie, and if some are missing.
+"""Read the chunks of WAV, RF64, W64, AIFF and CAF: where samples lie, and if some are missing.
 
 Programs that write to a pipe cannot know a length beforehand and leave a placeholder in the header;
 others are a few bytes off in the size of the whole. Only a data chunk that promises a definite
-number of bytes shows that a file is cut off. FFmpeg takes no offence at either, and computes a
-length from the bytes that are there.
+number of bytes shows that a file is cut off. FFmpeg gets the size that is there for a placeholder
+that it would believe.
 """
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from separations.audio.decoding.file_view import FileView, Piece, size_of
+from separations.audio.decoding.wav_format import as_caf, with_all_bits_valid
 
 MOST_CHUNKS = 2_000  # before the samples; recorders write a dozen
 # What may be missing: a recorder that counts its header with the samples, or the last block.
 TOLERATED_SECONDS, TOLERATED_BYTES = 0.1, 4096
-# Placeholders lie a little below these numbers: of 32 bits with and without a sign, and of 64.
-LIMITS_OF_NUMBERS = (1 << 31, 1 << 32, 1 << 63, 1 << 64)
-BELOW_A_LIMIT = 1 << 16
-EXTENSIBLE, PCM = 0xFFFE, 1
-PCM_GUID_END = bytes.fromhex("000000001000800000aa00389b71")  # what follows the number of a codec
-W64_RIFF, W64_GUID_END = b"riff", bytes.fromhex("f3acd3118cd100c04f8edb8a")
-Chunk = tuple[bytes, int, int]  # name, start of the content, bytes of the content as stated
+# Placeholders lie near these numbers: of 32 bits with and without a sign, of 64, and sox' own.
+PLACEHOLDERS = (0x7F00_0000, 1 << 31, 1 << 32, 1 << 63, 1 << 64)
+NEAR = 1 << 16
+MOST_STATED = (1 << 31) - 1  # more is negative to some of FFmpeg's demuxers
+W64_GUID_END = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+W64_HEAD = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
+RIFFS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk, and where its size stands: `extra` more than the content, in struct's `form`."""
+
+    name: bytes
+    start: int  # of the content
+    size: int  # of the content, as stated
+    size_place: int
+    form: str
+    extra: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,66 +54,87 @@ class Samples:
         return self.missing_bytes > tolerated
 
 
-def read_chunks(file: int) -> Samples:
-    """What the chunks of the open file say. Of a file without readable ones nothing is missing."""
-    size = size_of(file)
-    rate, pieces = 0, list[Piece]([(0, size)])
-    big_size = None  # of the samples, in RF64: the 32 bits hold a placeholder then
-    for name, start, stated in _chunks(file, size):
-        if name == b"ds64" and len(head := os.pread(file, 16, start)) == 16:
-            big_size = int.from_bytes(head[8:], "little")
-        elif name in (b"fmt ", b"COMM"):
-            form = os.pread(file, 40, start)
-            rate = _byte_rate(name, form, _order(file))
-            pieces = _with_all_bits_valid(form, start, size, _order(file)) or pieces
-        elif name in (b"data", b"SSND"):
-            if stated == 0xFFFFFFFF and big_size is not None:
-                stated = big_size
-            view = FileView(file, pieces)
-            if stated == 0 or is_placeholder(stated) or _has_wrapped(stated, size - start):
-                return Samples(view)
-            return Samples(view, start + stated - size, rate)
+def read_chunks(file: int) -> Samples | None:
+    """What the chunks of the open file say; None for a file of another kind."""
+    end, head = size_of(file), os.pread(file, 40, 0)
+    found = _chunks(file, head, end)
+    if found is None:
+        return None
+    order = ">" if head[:4] in (b"RIFX", b"FORM") else "<"
+    pieces, rate, form, big = list[Piece]([(0, end)]), 0, b"", None
+    for chunk in islice(found, MOST_CHUNKS):
+        if chunk.name == b"ds64":  # the samples' size in RF64, where the other is a placeholder
+            size = int.from_bytes(os.pread(file, 8, chunk.start + 8), "little")
+            big = Chunk(b"", chunk.start, size, chunk.start + 8, "<Q")
+        elif chunk.name in (b"fmt ", b"COMM", b"desc"):
+            form = os.pread(file, 40, chunk.start)
+            rate = _byte_rate(chunk.name, form, order)
+            pieces = with_all_bits_valid(form, order, chunk.start, end) or pieces
+        elif chunk.name in (b"data", b"SSND"):
+            stated = chunk if chunk.size != 0xFFFFFFFF or big is None else big
+            if head[:4] == b"RIFX":
+                pieces = as_caf(form, (chunk.start, end)) or pieces
+            return _samples(file, pieces, stated, chunk.start, rate)
+    return Samples(FileView(file, pieces))
+
+
+def _samples(file: int, pieces: list[Piece], size: Chunk, start: int, rate: int) -> Samples:
+    present = size_of(file) - start
+    # Four gigabytes more than 32 bits can say leave the rest.
+    has_wrapped = size.form[1] == "I" and present >= 1 << 32
+    if not is_placeholder(size.size) and not has_wrapped:
+        return Samples(FileView(file, pieces), size.size - present, rate)
+    # FFmpeg itself reads a WAV with a placeholder to its end.
+    if pieces == [(0, size_of(file))] and (size.form != "<I" or has_wrapped):
+        found = 0 if size.form == "<I" else min(present + size.extra, MOST_STATED)
+        stated = struct.pack(size.form, found)
+        pieces = [(0, size.size_place), stated, (size.size_place + len(stated), size_of(file))]
     return Samples(FileView(file, pieces))
 
 
 def is_placeholder(size: int) -> bool:
-    """Whether a size stands for "not known yet", as 0xFFFFFFFF or 0x7FFFF000."""
-    return any(limit - BELOW_A_LIMIT <= size <= limit for limit in LIMITS_OF_NUMBERS)
+    """Whether a size stands for "not known yet", as 0, 0xFFFFFFFF or 0x7FFFF000."""
+    return size <= 8 or any(abs(size - number) <= NEAR for number in PLACEHOLDERS)
 
 
-def _has_wrapped(stated: int, present: int) -> bool:
-    """Whether there are 4 GB more than 32 bits can say."""
-    return present >= 1 << 32 and stated < 1 << 32
+def _chunks(file: int, head: bytes, end: int) -> Iterator[Chunk] | None:
+    if head[:16] == W64_HEAD:
+        return _w64_chunks(file, end)
+    if head[:4] == b"caff":
+        return _caf_chunks(file, end)
+    if head[:4] in RIFFS and head[8:12] == b"WAVE":
+        return _riff_chunks(file, end, ">" if head[:4] == b"RIFX" else "<")
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _riff_chunks(file, end, ">")
+    return None
 
 
-def _order(file: int) -> str:
-    return ">" if os.pread(file, 4, 0) in (b"RIFX", b"FORM") else "<"
+def _riff_chunks(file: int, end: int, order: str) -> Iterator[Chunk]:
+    place = 12
+    while place + 8 <= end:
+        name, size = struct.unpack(order + "4sI", os.pread(file, 8, place))
+        yield Chunk(name, place + 8, size, place + 4, order + "I")
+        place += 8 + size + size % 2
 
 
-def _chunks(file: int, size: int) -> "list[Chunk]":
-    head = os.pread(file, 40, 0)
-    if head[:16] == W64_RIFF + bytes.fromhex("2e91cf11a5d628db04c10000"):
-        return _w64_chunks(file, size)
-    if head[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
-        return []
-    order, place, found = _order(file), 12, list[Chunk]()
-    while place + 8 <= size and len(found) < MOST_CHUNKS:
-        name, stated = struct.unpack(order + "4sI", os.pread(file, 8, place))
-        found.append((name, place + 8, stated))
-        place += 8 + stated + stated % 2
-    return found
-
-
-def _w64_chunks(file: int, size: int) -> "list[Chunk]":
+def _w64_chunks(file: int, end: int) -> Iterator[Chunk]:
     """Sony Wave64: names are GUIDs, sizes have 64 bits and count their own 24 bytes."""
-    place, found = 40, list[Chunk]()
-    while place + 24 <= size and len(found) < MOST_CHUNKS:
+    place = 40
+    while place + 24 <= end:
         head = os.pread(file, 24, place)
-        stated = int.from_bytes(head[16:], "little")
+        size = int.from_bytes(head[16:], "little")
         name = head[:4] if head[4:16] == W64_GUID_END else b""
-        found.append((name, place + 24, stated - 24 if stated >= 24 else 0))
-        place += max(24, stated + -stated % 8)
-    return found
+        yield Chunk(name, place + 24, max(0, size - 24), place + 16, "<Q", 24)
+        place += max(24, size + -size % 8)
+
+
+def _caf_chunks(file: int, end: int) -> Iterator[Chunk]:
+    """Apple's Core Audio Format: sizes have 64 bits, all of them set for "up to the end"."""
+    place = 8
+    while place + 12 <= end:
+        name, size = struct.unpack(">4sQ", os.pread(file, 12, place))
+        yield Chunk(name, place + 12, size, place + 4, ">Q")
+        place += 12 + size
 
 
 def _byte_rate(name: bytes, form: bytes, order: str) -> int:
@@ -106,23 +142,10 @@ def _byte_rate(name: bytes, form: bytes, order: str) -> int:
         rate: int = struct.unpack(order + "I", form[8:12])[0]
         return rate
     if name == b"COMM" and len(form) >= 18:
-        channels, _frames, bits = struct.unpack(">HIH", form[:8])
-        exponent, mantissa = struct.unpack(">HQ", form[8:18])  # a float of 80 bits
-        if 16383 <= exponent < 16383 + 63:
-            rate = int(mantissa) >> (16383 + 63 - exponent)
-            return rate * int(channels) * ((int(bits) + 7) // 8)
+        channels, _frames, bits, exponent, mantissa = struct.unpack(">HIHHQ", form[:18])
+        shift = 16383 + 63 - exponent  # of the rate, a float of 80 bits
+        return int(mantissa >> shift) * int(channels * ((bits + 7) // 8)) if 0 < shift < 64 else 0
+    if name == b"desc" and len(form) >= 28:  # the rate, and what is in a packet: bytes and frames
+        samples, size, frames = struct.unpack(">d8xII", form[:24])
+        return int(samples * size / frames) if frames and 0 < samples < 1e9 else 0
     return 0
-
-
-def _with_all_bits_valid(form: bytes, start: int, size: int, order: str) -> list[Piece] | None:
-    """The file with as many valid bits stated as a sample has, where integers have fewer.
-
-    FFmpeg takes the valid bits for the size of a sample. Those that are not valid are zeros.
-    """
-    if len(form) < 40 or form[26:40] != PCM_GUID_END:
-        return None
-    tag, bits = struct.unpack(order + "H12xH", form[:16])
-    valid, codec = struct.unpack(order + "H4xH", form[18:26])
-    if tag != EXTENSIBLE or codec != PCM or not 0 < valid < bits or bits not in (16, 24, 32):
-        return None
-    return [(0, start + 18), struct.pack(order + "H", bits), (start + 20, size)]

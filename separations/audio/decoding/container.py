@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import av
 import av.logging
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 from av.container import InputContainer
 from av.stream import Disposition
 
@@ -41,6 +42,7 @@ OPTIONS = {
 class OpenPart:
     """An open container, and the track in it that is the song."""
 
+    view: FileView
     container: InputContainer
     stream: AudioStream
     # Where a file states no length, FFmpeg guesses one from the bit rate, which proves nothing.
@@ -79,7 +81,7 @@ def open_container(view: FileView, name: str | None = None) -> Iterator["OpenCon
         raise Fault("not_audio") from error
     try:
         guessed = any("Estimating duration" in message for _level, _name, message in log)
-        yield OpenContainer(container, guessed)
+        yield OpenContainer(view, container, guessed)
     finally:
         container.close()
 
@@ -88,6 +90,7 @@ def open_container(view: FileView, name: str | None = None) -> Iterator["OpenCon
 class OpenContainer:
     """An open container, before its song was looked for."""
 
+    view: FileView
     container: InputContainer
     is_length_guessed: bool
 
@@ -103,12 +106,16 @@ class OpenContainer:
             Fault: not_audio, no_audio, codec_not_read, absurd_rate or too_many_channels.
         """
         stream = _song(self.container)
-        stream.codec_context.thread_count = 1  # the sandbox has no threads
+        context = stream.codec_context
+        context.thread_count = 1  # the sandbox has no threads
+        if self.name == "caf" and context.name == "alac":
+            # The last packet holds fewer samples, and FFmpeg would take their number off it again.
+            context.flags2 |= Flags2.skip_manual
         rate, channels = stream.rate or 0, stream.channels or 0
         if rate == 0 or channels == 0:
             raise Fault("not_audio")
         check_form(rate, channels)
-        return OpenPart(self.container, stream, self.is_length_guessed)
+        return OpenPart(self.view, self.container, stream, self.is_length_guessed)
 
 
 def _song(container: InputContainer) -> AudioStream:

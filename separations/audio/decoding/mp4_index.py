@@ -44,25 +44,6 @@ def check_index(file: int) -> None:
     index.end_track()
 
 
-def is_cut(file: int) -> bool:
-    """Whether the open file is an MP4 that ends before its index, which stands behind the sound."""
-    end, place = size_of(file), 0
-    head = os.pread(file, 16, 0)
-    if head[4:8] not in (b"ftyp", b"wide", b"mdat"):
-        return False
-    for _ in range(MOST_BOXES):
-        head = os.pread(file, 16, place)
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        if size < 8 or place + size > end:
-            return place < end
-        if head[4:8] == b"moov":
-            return False
-        place += size
-    return False
-
-
 class _Index:
     """Adds up the entries of one file's tables, kind by kind."""
 

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from separations.audio.decoding import mp3_frames, ogg_links
 from separations.audio.decoding.chunks import read_chunks
 from separations.audio.decoding.file_view import FileView
-from separations.audio.decoding.matroska_size import is_segment_cut
+from separations.audio.decoding.stated_sizes import (
+    is_data_object_cut,
+    is_fragment_cut,
+    is_segment_cut,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,15 @@ class Parts:
     lost_seconds: float = 0.0
 
 
+def find_chunked_parts(file: int) -> Parts | None:
+    """The part of the open file if it is one of chunks (WAV, W64, AIFF, CAF).
+
+    FFmpeg refuses some of these before it names their container, for their sizes.
+    """
+    samples = read_chunks(file)
+    return Parts([samples.view], is_cut=samples.is_cut) if samples else None
+
+
 def find_parts(file: int, container: str) -> Parts:
     """The parts of the open file with the descriptor `file`, of FFmpeg's container `container`."""
     return FINDERS.get(container, _one)(file)
@@ -36,11 +49,6 @@ def find_parts(file: int, container: str) -> Parts:
 
 def _one(file: int) -> Parts:
     return Parts([FileView.whole(file)], proves_length=True)
-
-
-def _chunks(file: int) -> Parts:
-    samples = read_chunks(file)
-    return Parts([samples.view], is_cut=samples.is_cut)
 
 
 def _ogg(file: int) -> Parts:
@@ -59,9 +67,18 @@ def _matroska(file: int) -> Parts:
     return Parts([FileView.whole(file)], is_cut=is_segment_cut(file), proves_length=True)
 
 
+def _asf(file: int) -> Parts:
+    return Parts([FileView.whole(file)], is_cut=is_data_object_cut(file))
+
+
+def _mov(file: int) -> Parts:
+    return Parts([FileView.whole(file)], is_cut=is_fragment_cut(file), proves_length=True)
+
+
 FINDERS: dict[str, Callable[[int], Parts]] = {
-    **dict.fromkeys(("wav", "w64", "aiff"), _chunks),
     "ogg": _ogg,
     "mp3": _mp3,
     "matroska": _matroska,
+    "asf": _asf,
+    "mov": _mov,
 }

@@ -40,10 +40,12 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
             if values > max_seconds * SAMPLES_A_SECOND:
                 raise _too_much_sound(rate, channels, max_seconds)
             identity.add(frame)
-        if frames < MIN_SECONDS * rate:
-            raise Fault("too_short", min_seconds=MIN_SECONDS)
         if source.is_cut(frames / rate):
             raise Fault("truncated", read=round(frames / rate))
+        if source.gave_up:
+            raise Fault("damaged")
+        if frames < MIN_SECONDS * rate:
+            raise Fault("too_short", min_seconds=MIN_SECONDS)
         tags = {**source.container.metadata, **source.stream.metadata}
         tags = {key.lower(): _clean(value) for key, value in tags.items()}
         return AudioInfo(

@@ -1,5 +1,6 @@
 """Read any accepted file as one row of decoded frames, whatever it is joined of."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,11 +11,11 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from separations.audio.decoding import unread_kinds
-from separations.audio.decoding.container import OpenPart, check_form, open_container
+from separations.audio.decoding.container import OpenContainer, OpenPart, check_form, open_container
 from separations.audio.decoding.file_view import FileView, size_of
 from separations.audio.decoding.last_frame import Decoded, without_padding
-from separations.audio.decoding.mp4_index import is_cut
-from separations.audio.decoding.parts import Parts, find_parts
+from separations.audio.decoding.parts import Parts, find_chunked_parts, find_parts
+from separations.audio.decoding.stated_sizes import ends_before_index
 from separations.errors.fault import Fault
 
 # With more unreadable packets than one in this many, the rest is no longer the song.
@@ -41,8 +42,11 @@ class Source:
         self.stream: AudioStream = first.stream
         self._opened, self._parts = first, parts
         self._good = self._bad = 0
+        self.gave_up = False  # whether a part was left before its end
         self._decoded = self._decode()
         self._first = next(self._decoded, None)
+        if self._first is None and (parts.is_cut or self.gave_up):
+            raise Fault("truncated", read=0)
         if self._first is None:
             raise Fault("too_short", min_seconds=MIN_SECONDS)
         self.rate, self.layout = self._first.sample_rate, self._first.layout
@@ -98,7 +102,7 @@ class Source:
             yield from self._decode_part(part)
 
     def _decode_packets(self, part: OpenPart) -> Iterator[Decoded]:
-        for packet in part.container.demux(part.stream):
+        for packet in self._packets(part):
             try:
                 frames = packet.decode()
             except av.error.MemoryError:
@@ -112,33 +116,49 @@ class Source:
                 [each for each in frames if isinstance(each, av.AudioFrame) and each.samples],
             )
 
+    def _packets(self, part: OpenPart) -> Iterator["av.Packet[AudioStream]"]:
+        try:
+            yield from part.container.demux(part.stream)
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            # FFmpeg gives up where it cannot go on: in a file that is cut or damaged.
+            self.gave_up = True
+
 
 @contextmanager
 def open_source(file: int) -> Iterator[Source]:
     """Find the song in the open file with the descriptor `file`, read from its start.
 
     Raises:
-        Fault: empty, not_audio, no_audio, codec_not_read, truncated, absurd_rate, too_many_channels,
-            absurd_index, damaged or too_short.
+        Fault: empty, not_audio, no_audio, codec_not_read, truncated, absurd_rate,
+            too_many_channels, absurd_index, damaged or too_short.
     """
     if size_of(file) == 0:
         raise Fault("empty")
     whole = FileView.whole(file)
+    parts = find_chunked_parts(file)
     with ExitStack() as opened:
         try:
-            container = opened.enter_context(open_container(whole))
+            container = opened.enter_context(open_container(parts.views[0] if parts else whole))
         except Fault as fault:
-            raise _reason(file) or fault from fault
-        parts = find_parts(file, container.name)
-        if parts.views[0].pieces != whole.pieces:
-            opened.close()
-            container = opened.enter_context(open_container(parts.views[0], container.name))
-        yield Source(container.name, container.song(), parts)
+            raise _reason(file, parts) or fault from fault
+        if parts is None:
+            parts = find_parts(file, container.name)
+            if parts.views[0].pieces != whole.pieces:
+                opened.close()
+                container = opened.enter_context(open_container(parts.views[0], container.name))
+        yield Source(_true_name(file, container), container.song(), parts)
 
 
-def _reason(file: int) -> Fault | None:
+def _true_name(file: int, container: OpenContainer) -> str:
+    """The container's name; a RIFX is a WAV, though FFmpeg is shown one of Core Audio."""
+    return "wav" if os.pread(file, 4, 0) == b"RIFX" else container.name
+
+
+def _reason(file: int, parts: Parts | None) -> Fault | None:
     """Why FFmpeg cannot open a file that is one of sound nevertheless."""
-    if is_cut(file):
+    if ends_before_index(file) or (parts is not None and parts.is_cut):
         return Fault("truncated", read=0)
     kind = unread_kinds.kind_of(file)
     return Fault("codec_not_read", codec=kind) if kind else None
