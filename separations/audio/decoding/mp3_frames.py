@@ -8,6 +8,7 @@ frames alone, and each of joined MP3s as one of its own, which it cuts to its tr
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from separations.audio.decoding.file_view import Range, size_of
 
@@ -26,7 +27,7 @@ V2_BITRATES = {  # of versions 2 and 2.5
 V1_RATES = (44_100, 48_000, 32_000)
 SAME = 0xFFFE0C00  # sync, version, layer and sample rate
 IN_A_ROW = 3  # frames that prove that a header is one, where nothing else says so
-MOST_FRAMES = 3_000_000  # twenty hours
+MOST_FRAMES = 1_000_000  # seven hours
 MOST_PARTS = 500
 ID3 = re.compile(rb"ID3[\x02-\x04][\x00-\x0f][\x00\x10\x20\x40\x80\xc0][\x00-\x7f]{4}", re.DOTALL)
 BLOCK_BYTES = 1 << 20
@@ -113,12 +114,12 @@ class _Walk:
         header = read_header(self._look(place, 4))
         if header is None:
             return None
-        if self._word and header.word & SAME == self._word & SAME:
+        if place == self._sound_end and header.word & SAME == self._word & SAME:
             return header
-        # The first one, or one that differs: others must follow it, up to a tag or the end.
+        # The first one, one that differs, or one behind something else: others must follow it.
         after = place + header.size
         for _ in range(IN_A_ROW):
-            if after >= self._end or self._tag_at(after):
+            if after == self._end or self._tag_at(after):
                 break
             following = read_header(self._look(after, 4))
             if following is None or following.word & SAME != header.word & SAME:
@@ -157,6 +158,7 @@ class _Walk:
 _NEXT = re.compile(HEADER.pattern + rb"|ID3|APETAGEX|TAG", re.DOTALL)
 
 
+@lru_cache(maxsize=1024)
 def read_header(head: bytes) -> Header | None:
     """The header of a frame (ISO/IEC 11172-3, 2.4.1.3, and 13818-3); None if it is none."""
     if len(head) < 4 or not HEADER.match(head) or head[2] >> 2 & 3 == 3:

@@ -14,6 +14,9 @@ MARK = b"OggS"
 HEAD_BYTES, LARGEST_PAGE = 27, 27 + 255 + 255 * 255
 FIRST_PAGE = 2  # the flag of a page that begins a stream
 MOST_LINKS = 2_000  # a day of radio has four hundred songs
+MOST_PAGES = 1_000_000  # a page has 4 kB, mostly
+# What the first page of a stream that may be heard or seen begins with.
+CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ", b"fishead\0", b"\x80theora")
 BLOCK_BYTES = 1 << 20
 # A first page holds one small header. Its checksum is verified, as a link begins there.
 LARGEST_FIRST_PAGE = 2_000
@@ -26,7 +29,9 @@ def links(file: int) -> list[Range]:
         Fault: absurd_index for more links than any recording has.
     """
     starts, end, in_headers = [0], size_of(file), True
-    for place, page in _pages(file, end):
+    for number, (place, page) in enumerate(_pages(file, end)):
+        if number == MOST_PAGES:
+            raise Fault("absurd_index", entries=number, most=MOST_PAGES)
         if not page[5] & FIRST_PAGE:
             in_headers = False
         # Streams that are played together begin together, before the first page of any content.
@@ -57,10 +62,13 @@ def _pages(file: int, end: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_whole(file: int, place: int, page: bytes) -> bool:
-    size = HEAD_BYTES + page[26] + sum(page[HEAD_BYTES : HEAD_BYTES + page[26]])
+    content_at = HEAD_BYTES + page[26]
+    size = content_at + sum(page[HEAD_BYTES:content_at])
     if size > LARGEST_FIRST_PAGE:
         return False
     content = os.pread(file, size, place)
+    if not content[content_at:].startswith(CODECS):
+        return False
     stated = int.from_bytes(content[22:26], "little")
     return _checksum(content[:22] + bytes(4) + content[26:]) == stated
 
