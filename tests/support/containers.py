@@ -1,4 +1,4 @@
-"""Files as people have them, built from samples: headers with odd sizes, joined and marked files."""
+"""Files as people have them, built from samples: odd sizes in headers, joined, marked tracks."""
 
 import struct
 from pathlib import Path

@@ -2,7 +2,8 @@
 
 FFmpeg takes covers and tags behind the last frame for sound when it guesses a length, looks for
 frames in them, and reads the frame that holds another MP3's length as silence. So it gets the
-frames alone, and each of joined MP3s as one of its own, which it cuts to its true length.
+frames alone, and each of joined MP3s as one of its own, which it cuts to its true length. A part
+begins with a frame that counts the others, and where the sample rate changes.
 """
 
 import os
@@ -80,7 +81,7 @@ class _Walk:
                 place += header.size
             elif tag := self._tag_at(place):
                 if self._parts:
-                    self._end_range(place)
+                    self._end_range(self._sound_end)
                     self._begun = place + tag
                 place += tag
             else:
@@ -138,9 +139,11 @@ class _Walk:
 
     def _add(self, place: int, header: Header) -> None:
         stated = stated_frames(self._look(place, min(header.size, 200)), header)
-        if stated is not None or not self._parts:
+        # FFmpeg finds another rate a frame too late.
+        changes = header.word & SAME != self._word & SAME
+        if stated is not None or changes or not self._parts:
             if self._parts:
-                self._end_range(place)
+                self._end_range(self._sound_end)
                 self._begun = place
             self._parts.append(Part())
         if stated is not None:
