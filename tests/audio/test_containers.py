@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from mutagen.mp4 import MP4, MP4FreeForm
+from mutagen import mp4
 
 from separations.audio.decoding.mp4_index import check_index
 from separations.errors.fault import Fault
@@ -51,6 +51,14 @@ def written(format: str, mark: bytes, at: int, stated: int, size: int) -> Callab
     return make
 
 
+def wide(valid: int, bits: int) -> Callable[[Path], bytes]:
+    return lambda _folder: containers.wav_of_wide_words(SONG, valid, bits)
+
+
+def rf64(size: int) -> Callable[[Path], bytes]:
+    return lambda _folder: containers.rf64(SONG, data_size=size)
+
+
 def wav(*given: int | None, **named: bytes) -> Callable[[Path], bytes]:
     return lambda _folder: containers.wav(SONG, *given, **named)  # type: ignore[arg-type]
 
@@ -64,10 +72,7 @@ WHOLE: dict[str, Callable[[Path], bytes]] = {
     "RIFX data 7FFFF000": wav(0x7FFFF000, mark=b"RIFX"),
     "RF64": lambda _folder: containers.rf64(SONG),
     "BW64": lambda _folder: containers.rf64(SONG, b"BW64"),
-    **{
-        f"RF64 data {size:X}": lambda _folder, size=size: containers.rf64(SONG, data_size=size)
-        for size in (0, 2**63 - 1, 2**64 - 1)
-    },
+    **{f"RF64 data {size:X}": rf64(size) for size in (0, 2**63 - 1, 2**64 - 1)},
     **{
         f"W64 data {size:X}": written("W64", b"data\xf3", 16, size, 8)
         for size in (0, 24, BYTES + 24, 2**63 - 1, 2**64 - 1)
@@ -80,9 +85,7 @@ WHOLE: dict[str, Callable[[Path], bytes]] = {
         f"CAF data {size:X}": written("CAF", b"data", 4, size, 8) for size in (BYTES + 4, 2**64 - 1)
     },
     **{
-        f"{valid} bits in {bits}": lambda _folder, valid=valid, bits=bits: (
-            containers.wav_of_wide_words(SONG, valid, bits)
-        )
+        f"{valid} bits in {bits}": wide(valid, bits)
         for valid, bits in ((24, 32), (20, 24), (12, 16), (32, 32))
     },
 }
@@ -202,9 +205,10 @@ def test_the_padding_of_aac_in_mp4_is_left_out_to_the_sample(tmp_path: Path, fra
 
 def test_itunes_tag_says_where_the_song_ends(tmp_path: Path) -> None:
     path = film(tmp_path / "song.m4a", [("aac", SONG[:, :40_500])], container="ipod")
-    file = MP4(path)
-    file["----:com.apple.iTunes:iTunSMPB"] = [MP4FreeForm(b" 00000000 00000400 00000240 9C20")]
-    file.save()
+    file = mp4.MP4(path)  # type: ignore[no-untyped-call]
+    tag = mp4.MP4FreeForm(b" 00000000 00000400 00000240 9C20")  # type: ignore[no-untyped-call]
+    file["----:com.apple.iTunes:iTunSMPB"] = [tag]
+    file.save()  # type: ignore[no-untyped-call]
     assert facts(path).frames == 0x9C20
 
 
@@ -228,11 +232,8 @@ CUT = {
 @pytest.mark.parametrize("kind", CUT)
 def test_what_is_cut_off_is_told_so(tmp_path: Path, kind: str) -> None:
     codec, container, pictures, flags = CUT[kind]
-    options = {"movflags": flags} if flags else {}
-    song = np.tile(SONG, 4)
-    path = film(
-        tmp_path / "song", [(codec, song)], container=container, pictures=pictures, **options
-    )
+    song, path = np.tile(SONG, 4), tmp_path / "song"
+    film(path, [(codec, song)], container=container, pictures=pictures, movflags=flags)
     facts(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert refused(path).code == "truncated"

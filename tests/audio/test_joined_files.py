@@ -122,10 +122,12 @@ def test_rate_and_channels_may_change_without_a_header_in_between(
     stereo = sounds.encode(tmp_path / "a.aac", FIRST, "aac").read_bytes()
     mono = sounds.encode(tmp_path / "b.aac", SECOND[:1], "aac", layout="mono").read_bytes()
     info = facts(joined(tmp_path, stereo, mono))
-    assert (info.channels, info.seconds) == (2, pytest.approx(1.7, abs=0.1))
+    assert info.channels == 2
+    assert info.seconds == pytest.approx(1.7, abs=0.1)
     bare = [_without_count(parts[name].read_bytes()) for name in ("one.mp3", "slow.mp3")]
     info = facts(joined(tmp_path, *bare))
-    assert (info.sample_rate, info.seconds) == (44_100, pytest.approx(2.0, abs=0.2))
+    assert info.sample_rate == 44_100
+    assert info.seconds == pytest.approx(2.0, abs=0.2)
 
 
 def _without_count(mp3: bytes) -> bytes:

@@ -59,7 +59,8 @@ def film(
     rate: int = RATE, default: int = 0, pictures: int = 0, **options: str,
 ) -> Path:  # fmt: skip
     """A container with a track for each (codec, samples), one of them marked, and pictures."""
-    with av.open(str(path), "w", format=container, options=options) as file:
+    given = {name: value for name, value in options.items() if value}
+    with av.open(str(path), "w", format=container, options=given) as file:
         if pictures:
             video = file.add_stream("mpeg4", rate=25)
             video.width = video.height = 32

@@ -14,7 +14,7 @@ import av.logging
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from separations.audio.decoding.allowed_codecs import (
     DECODERS,
@@ -115,6 +115,9 @@ class OpenContainer:
         if rate == 0 or channels == 0:
             raise Fault("not_audio")
         check_form(rate, channels)
+        for other in self.container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all
         return OpenPart(self.view, self.container, stream, self.is_length_guessed)
 
 
