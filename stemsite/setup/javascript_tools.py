@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from stemsite.setup import paths
-from stemsite.setup.steps import call, say
+from stemsite.setup.steps import call, say, write_whole
 
 # What npm runs finds that package's node first.
 NPM = (
@@ -28,5 +28,6 @@ def install_javascript_tools() -> None:
         "this environment's node is too old: delete .venv, and the next command installs a new "
         "one. Where it says EINTEGRITY, somebody changed a published package: do not go on."
     )
+    stamp.unlink(missing_ok=True)  # npm deletes what is there, and may be killed over it
     call(paths.PYTHON, "-c", NPM, "ci", advice=advice, quiet=True)
-    stamp.write_text(wanted)
+    write_whole(stamp, wanted)
