@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.openapi.docs import Swagger
 
-from separations.api import auth
+from separations.api import auth, descriptions
 from separations.api.openapi import Api, StrictJson
 from separations.api.routes import downloads, lists, songs
 from separations.errors import problem_details, user_messages
@@ -26,8 +26,7 @@ api = Api(
     renderer=StrictJson(),
     title="Stemsite",
     version="1",
-    description="Send songs, follow them, fetch their stems. Errors are problem details "
-    "(RFC 9457).",
+    description=descriptions.ABOUT,
     urls_namespace="api",
     auth=list(auth.IDENTIFIED),
     docs=Swagger({"persistAuthorization": False, "tryItOutEnabled": True}),

@@ -9,7 +9,7 @@ from django.urls import reverse
 from ninja import Query, Router
 
 from separations.access import permissions
-from separations.api import auth, schemas
+from separations.api import auth, named_values, schemas
 from separations.api.openapi import OPEN, problem_responses
 from separations.api.serializers import serialize_task
 from separations.engine.weights.store import list_models
@@ -23,6 +23,7 @@ MOST_A_PAGE = 100
 @router.get(
     "/jobs",
     response={200: schemas.Tasks, **problem_responses(401, 404, 422, 429)},
+    operation_id="listJobs",
     url_name="jobs",
     summary="Your songs, the newest first",
     tags=["Lists"],
@@ -30,17 +31,21 @@ MOST_A_PAGE = 100
 def list_jobs(
     request: HttpRequest,
     status: Annotated[
-        list[schemas.Status],
+        list[named_values.Status],
         Query(
             default_factory=list,
             description="Of the songs themselves: one that waits for the run of another is "
             "`queued` here, while its `status` is that of the run.",
         ),
     ],
-    model: Annotated[str, Query("", max_length=100, pattern=r"^[^\x00]*$")],
-    page: Annotated[int, Query(1, ge=1, le=1_000_000)],
-    per_page: Annotated[int, Query(20, ge=1, le=MOST_A_PAGE)],
+    model: Annotated[
+        str,
+        Query("", max_length=100, pattern=r"^[^\x00]*$", description="Songs of this model alone."),
+    ],
+    page: Annotated[int, Query(1, ge=1, le=1_000_000, description="Which page.")],
+    per_page: Annotated[int, Query(20, ge=1, le=MOST_A_PAGE, description="Songs on a page.")],
 ) -> schemas.Tasks:
+    """Of the account or visitor that asks, page by page."""
     found = permissions.visible_jobs(request).prefetch_related("stems")
     if status:
         found = found.filter(state__in=[s for s, name in events.STATUS.items() if name in status])
@@ -71,11 +76,13 @@ def list_jobs(
     response={200: schemas.Models, **problem_responses(401, 429)},
     auth=[*auth.IDENTIFIED, auth.public_allowed],
     openapi_extra=OPEN,
+    operation_id="listModels",
     url_name="models",
     summary="The models that are installed",
     tags=["Lists"],
 )
 def models(request: HttpRequest) -> schemas.Models:
+    """What can be `model` of a request, and the stems that each gives."""
     return schemas.Models(
         items=[
             schemas.Model(
