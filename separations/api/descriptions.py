@@ -34,6 +34,24 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "example": "vocals",
     },
 }
+# What the page to try the API fills in, where there is no default: else it takes the lowest value.
+FIELD_EXAMPLES = {"segment": 7.8}
+SCHEMA_EXAMPLES: dict[str, dict[str, Any]] = {
+    "Problem": {
+        "type": "/api/problems#too_long",
+        "title": "Too long",
+        "status": 413,
+        "detail": "This song is longer than 10 minutes. Cut it shorter and send it again.",
+        "code": "too_long",
+    },
+    "Progress": {
+        "status": "processing",
+        "progress": 42,
+        "stage": "separate",
+        "eta": 31,
+        "queue_position": None,
+    },
+}
 # Statuses, where an operation does not say it itself.
 STATUSES = {
     200: "Done.",

@@ -108,6 +108,8 @@ class Api(NinjaAPI):
             [(each, "serialization") for each in BESIDE], ref_template=REF
         )
         components["schemas"] |= beside["$defs"] | named_values.NAMED
+        for name, example in descriptions.SCHEMA_EXAMPLES.items():
+            components["schemas"][name]["examples"] = [example]
         components["headers"] = descriptions.HEADERS
         for path in described["paths"].values():
             for operation in path.values():
@@ -126,6 +128,9 @@ def _describe_operation(operation: dict[str, Any], components: dict[str, Any]) -
     for content in operation.get("requestBody", {}).get("content", {}).values():
         form = content["schema"]
         form["properties"] = {n: _without_null(each) for n, each in form["properties"].items()}
+        for name, example in descriptions.FIELD_EXAMPLES.items():
+            if name in form["properties"]:
+                form["properties"][name]["examples"] = [example]
         components[FORM] = {**form, "title": FORM, "description": schemas.Asked.__doc__}
         content["schema"] = {"$ref": REF.format(model=FORM)}
     operation["responses"] = {

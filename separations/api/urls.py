@@ -22,6 +22,13 @@ from separations.fair_use.rate_limits import limited
 from separations.fair_use.refusals import outage_fault
 from separations.uploads.handlers import refused_files
 
+
+class TryItPage(Swagger):
+    """Swagger UI in a page of this site."""
+
+    template = "separations/api_docs.html"
+
+
 api = Api(
     renderer=StrictJson(),
     title="Stemsite",
@@ -29,7 +36,7 @@ api = Api(
     description=descriptions.ABOUT,
     urls_namespace="api",
     auth=list(auth.IDENTIFIED),
-    docs=Swagger({"persistAuthorization": False, "tryItOutEnabled": True}),
+    docs=TryItPage({"persistAuthorization": False, "tryItOutEnabled": True}),
 )
 for routes in (songs, downloads, lists):
     api.add_router("", routes.router)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from separations.api import named_values
+from separations.api import descriptions, named_values, schemas
 from separations.errors import user_messages
 from separations.webhooks import events
 from tests.support import generated_clients
@@ -153,7 +153,15 @@ def test_a_form_and_parameters_are_never_null(described: dict[str, Any]) -> None
 
 
 def test_trying_it_out_needs_no_value_but_the_file(described: dict[str, Any]) -> None:
-    """The page to try it fills in the word "string" for a text without a default."""
+    """The page to try it fills in "string" and the lowest number where nothing better is said."""
     form = described["components"]["schemas"]["SeparationRequest"]["properties"]
-    texts = {name: each for name, each in form.items() if each["type"] == "string"}
-    assert {name for name, each in texts.items() if "default" not in each} == {"file"}
+    said = {name for name, each in form.items() if "default" in each or "examples" in each}
+    assert said == set(form) - {"file"}
+    schemas.Asked.model_validate(
+        {n: each.get("default", *each.get("examples", ())) for n, each in form.items() if n in said}
+    )
+
+
+def test_examples_are_as_they_are_described() -> None:
+    for name, example in descriptions.SCHEMA_EXAMPLES.items():
+        getattr(schemas, name).model_validate(example, extra="forbid")
