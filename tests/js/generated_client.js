@@ -1,6 +1,8 @@
 // A TypeScript client of the API: generated from its description, then used to send, follow and
 // fetch a song. tests/api/test_api_live.py runs this and reads what it writes.
 
+/* eslint camelcase: ["error", { properties: "never" }] -- the API's own names */
+
 import { openAsBlob } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
