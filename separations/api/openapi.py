@@ -16,8 +16,8 @@ JSON = "application/json"
 
 
 def problem_responses(*statuses: int) -> dict[int, Any]:
-    """An operation's error answers, by status."""
-    return dict.fromkeys((*statuses, 500), schemas.Problem)
+    """An operation's error answers, by status; each may refuse a field that it does not know."""
+    return dict.fromkeys((*statuses, 422, 500), schemas.Problem)
 
 
 OPEN: dict[str, Any] = {"security": [{}]}  # authentication is optional

@@ -1,5 +1,6 @@
 """Schemas of the API's requests and answers. Their descriptions are the API's documentation."""
 
+import re
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -20,17 +21,22 @@ from separations.engine.options import (
 )
 
 
-def digits(value: object) -> object:
-    """Refuse form texts other than digits for an int, such as "1.0"."""
-    if isinstance(value, str) and not value.isdecimal():
-        raise ValueError("must be digits alone")
+WHOLE = re.compile(r"\d{1,18}(\.0+)?", re.ASCII)
+TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off")
+
+
+def whole_number(value: object) -> object:
+    """Refuse form texts for an int but digits, which may end in ".0" (as JSON's integers may)."""
+    if isinstance(value, str) and not WHOLE.fullmatch(value):
+        raise ValueError("must be a whole number")
     return value
 
 
 def truth(value: object) -> object:
-    """Refuse form texts other than "true" and "false" for a bool."""
-    if isinstance(value, str) and value not in ("true", "false"):
-        raise ValueError("must be true or false")
+    """Refuse form texts for a bool but TRUTHS, in any case: Python's clients write `True`, forms
+    `on`, others 1."""
+    if isinstance(value, str) and value.lower() not in TRUTHS:
+        raise ValueError(f"must be one of {', '.join(TRUTHS)}")
     return value
 
 
@@ -85,9 +91,9 @@ class _FormatName:
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FormatName = Annotated[str, _FormatName()]
-Digits = Annotated[int, BeforeValidator(digits)]
+WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Truth = Annotated[bool, BeforeValidator(truth)]
-FORM_TYPES: dict[Any, Any] = {int: Digits, bool: Truth}
+FORM_TYPES: dict[Any, Any] = {int: WholeNumber, bool: Truth}
 WebAddress = Annotated[str, Field(max_length=500)]
 
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.openapi.docs import Swagger
 
-from separations.api import auth
+from separations.api import auth, parameters
 from separations.api.openapi import Api, StrictJson
 from separations.api.routes import downloads, lists, songs
 from separations.errors import problem_details, user_messages
@@ -24,6 +24,7 @@ from separations.uploads.handlers import refused_files
 
 api = Api(
     renderer=StrictJson(),
+    parser=parameters.EmptyIsDefault(),
     title="Stemsite",
     version="1",
     description="Send songs, follow them, fetch their stems. Errors are problem details "
@@ -32,6 +33,7 @@ api = Api(
     auth=list(auth.IDENTIFIED),
     docs=Swagger({"persistAuthorization": False, "tryItOutEnabled": True}),
 )
+api.add_decorator(parameters.refuse_unknown(api))
 for routes in (songs, downloads, lists):
     api.add_router("", routes.router)
 # The rate limit of each address, by name: see `separations.fair_use.rate_limits`.
@@ -81,18 +83,25 @@ def database_busy(request: HttpRequest, exc: DatabaseError) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
-    """Values that the schema refuses. A file that the upload handlers refused is missing here."""
+    """Values that the schema refuses, and fields that it does not have. A file that the upload
+    handlers refused is missing here."""
     for _name, refusal in refused_files(request):
         return problem_details.response(refusal)
-    errors = [{"field": str(error["loc"][-1]), "message": error["msg"]} for error in exc.errors]
-    if request.method == "POST" and request.content_type != "multipart/form-data":
+    _query, form = parameters.known_names(api, request)
+    if form and request.content_type != "multipart/form-data":
         return problem_details.response(Fault("wrong_content_type"))
-    fields = [error["field"] for error in errors]
+    errors = [{"field": str(error["loc"][-1]), "message": error["msg"]} for error in exc.errors]
+    unknown = list(parameters.unknown_fields(api, request))
+    fields = [error["field"] for error in (*errors, *unknown)]
     if fields == ["file"]:
         return problem_details.response(Fault("no_file"))
     if fields == ["Idempotency-Key"]:
         return problem_details.response(Fault("bad_idempotency_key"))
-    return problem_details.response(Fault("bad_field", fields=", ".join(fields)), errors=errors)
+    fault = Fault("bad_field", fields=", ".join(fields))
+    if errors:
+        return problem_details.response(fault, errors=errors + unknown)
+    detail = " ".join(error["message"] for error in unknown)
+    return problem_details.response(fault, errors=unknown, detail=detail)
 
 
 @require_safe

@@ -54,6 +54,7 @@ class SizeLimitHandler(FileUploadHandler):
         super().new_file(*args, **kwargs)  # type: ignore[arg-type]
         self._received = 0
         if self.field_name != FIELD:
+            unknown_file_fields(self.request).append(self.field_name or "")
             raise SkipFile
         self._files += 1
         if self._files > self._most + 1:
@@ -152,4 +153,10 @@ def _refuse(handler: FileUploadHandler, fault: Fault) -> None:
 def refused_files(request: HttpRequest | None) -> list[tuple[str, Fault]]:
     """Names of the request's files that were refused, with the reasons."""
     found: list[tuple[str, Fault]] = request.__dict__.setdefault("_refused_files", [])
+    return found
+
+
+def unknown_file_fields(request: HttpRequest | None) -> list[str]:
+    """Names of fields with files that were sent but are not FIELD; the files were dropped."""
+    found: list[str] = request.__dict__.setdefault("_unknown_file_fields", [])
     return found

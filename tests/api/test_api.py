@@ -229,6 +229,79 @@ def test_models_are_told(program: Client) -> None:
     assert next(m for m in found if m["name"] == "tiny_ft")["passes"] == 4
 
 
+# What clients send
+
+
+FIELDS = ("model", "stems", "rest", "segment", "shifts", "overlap", "split")
+
+
+def form_of_the_description() -> dict[str, dict[str, Any]]:
+    described = Client().get("/api/openapi.json").json()
+    content = described["paths"]["/api/separate"]["post"]["requestBody"]["content"]
+    fields: dict[str, dict[str, Any]] = content["multipart/form-data"]["schema"]["properties"]
+    return fields
+
+
+def test_the_defaults_of_the_description_and_empty_fields_ask_for_the_same(
+    program: Client, song: bytes
+) -> None:
+    fields = form_of_the_description()
+    assert set(FIELDS) < set(fields)
+    defaults = {name: each["default"] for name, each in fields.items() if "default" in each}
+    assert {"stems", "shifts", "overlap", "split"} < set(defaults)
+    spelled = {name: str(value) for name, value in defaults.items()}  # as Python does: True
+    as_json = {name: json.dumps(value).strip('"') for name, value in defaults.items()}
+    empty = dict.fromkeys((*FIELDS, "webhook_url"), "")
+    asked = [send(program, song, **form) for form in ({}, spelled, as_json, empty)]
+    assert [answer.status_code for answer in asked] == [202] * 4
+    assert len({json.dumps([a.json()["options"], a.json()["model"]]) for a in asked}) == 1
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", "0", "no", "off"])
+def test_a_switch_is_read_however_a_client_spells_it(
+    program: Client, song: bytes, text: str
+) -> None:
+    off = send(program, song, split=text, shifts="2.0", model="tiny_mdx").json()["options"]
+    assert (off["split"], off["shifts"]) == (False, 2)
+    told(send(program, song, split="f"), 422, "bad_field")
+    told(send(program, song, shifts="2.5"), 422, "bad_field")
+
+
+def test_a_field_that_nobody_knows_is_refused_with_the_nearest(program: Client, song: bytes) -> None:
+    def refused(answer: Any) -> tuple[list[str], str]:
+        found = told(answer, 422, "bad_field")
+        return [error["field"] for error in found["errors"]], found["detail"]
+
+    assert refused(send(program, song, stem="vocals")) == (
+        ["stem"],
+        "There is no field “stem” here. Did you mean “stems”?",
+    )
+    at = f"/api/separate/{send(program, song).json()['task_id']}"
+    assert Job.objects.count() == 1
+    for address, name, near in (
+        ("/api/jobs?status[]=completed", "status[]", "Did you mean “status”?"),
+        ("/api/jobs?limit=5", "limit", "There are: status, model,"),
+        (f"{at}/stems/drums?Format=mp3", "Format", "Did you mean “format”?"),
+        (f"{at}/archive?bit_rate=320", "bit_rate", "Did you mean “bitrate”?"),
+        (f"{at}/mixdown?_=1", "_", "There are: "),
+        (f"{at}?token=x", "token", "takes none"),
+        (f"{at}/progress?x=1", "x", "takes none"),
+        ("/api/models?x", "x", "takes none"),
+    ):
+        fields, detail = refused(program.get(address))
+        assert fields == [name]
+        assert near in detail, (address, detail)
+    file = {"file": SimpleUploadedFile("a.wav", song)}
+    assert refused(program.post("/api/separate?model=tiny", file))[0] == ["model"]
+    assert refused(program.post(f"{at}/cancel", {"reason": "none"}))[0] == ["reason"]
+    assert refused(program.delete(f"{at}?force=1"))[0] == ["force"]
+    audio = {"audio": SimpleUploadedFile("a.wav", song)}
+    assert refused(program.post("/api/separate", audio))[0] == ["file", "audio"]
+    assert refused(send(program, song, shifts="x", stem="drums"))[0] == ["shifts", "stem"]
+    assert Job.objects.count() == 1, "nothing was done"
+    told(Client().get(f"{at}?x=1"), 401, "unauthorized")
+
+
 # What is refused
 
 
