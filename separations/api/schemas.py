@@ -20,7 +20,6 @@ from separations.engine.options import (
     plain_hint_of,
 )
 
-
 WHOLE = re.compile(r"\d{1,18}(\.0+)?", re.ASCII)
 TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off")
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils.http import content_disposition_header
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
 from separations.delivery import byte_ranges, downloads
+from separations.delivery.archives import Archive
 from separations.delivery.byte_sources import ByteSource
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
@@ -59,26 +59,31 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
 def send_archive(
     request: HttpRequest, job: Job, format: Format, bit_rate: int, span: downloads.Span | None
 ) -> HttpResponseBase:
-    """Send all stems of a job as one ZIP.
+    """Send all stems of a job as one ZIP, or the range of bytes that was requested.
 
     Raises:
         Fault: result_gone where there are none; as `send`.
     """
     if not job.has_stems:
         raise Fault("result_gone")
-    stems = downloads.of_stems(job, format, bit_rate, span)
-    _count_encodings(request, stems)
+    archive = Archive(job, downloads.of_stems(job, format, bit_rate, span))
+    etag = f'"{archive.identity}"'
+    if byte_ranges.is_known(request, etag):
+        return byte_ranges.not_modified(etag)
+    wait: downloads.Wait = "all" if _is_old(request) or "Range" in request.headers else "some"
+    if request.META["REQUEST_METHOD"] == "HEAD":
+        wait = "none"
+    else:
+        _count_encodings(request, archive.stems)
     results.record_use(job)
-    stream = downloads.archive(stems, whole=_is_old(request), client=widest_range(client(request)))
-    response = StreamingHttpResponse(
-        _while_allowed(stream, Permit.of(request, job)) if request.method == "GET" else (),
-        content_type="application/zip",
+    return byte_ranges.send(
+        request,
+        WhileAllowed(archive.source(wait, widest_range(client(request))), Permit.of(request, job)),
+        "application/zip",
+        downloads.file_name(job, "stems", "zip"),
+        etag,
+        attach=True,
     )
-    if stream.sized:
-        response.headers["Content-Length"] = str(len(stream))
-    name = downloads.file_name(job, "stems", "zip")
-    response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
-    return response
 
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:

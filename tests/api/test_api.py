@@ -267,7 +267,9 @@ def test_a_switch_is_read_however_a_client_spells_it(
     told(send(program, song, shifts="2.5"), 422, "bad_field")
 
 
-def test_a_field_that_nobody_knows_is_refused_with_the_nearest(program: Client, song: bytes) -> None:
+def test_a_field_that_nobody_knows_is_refused_with_the_nearest(
+    program: Client, song: bytes
+) -> None:
     def refused(answer: Any) -> tuple[list[str], str]:
         found = told(answer, 422, "bad_field")
         return [error["field"] for error in found["errors"]], found["detail"]
