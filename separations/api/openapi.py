@@ -13,6 +13,7 @@ from separations.api import schemas
 from separations.errors.problem_details import CONTENT_TYPE
 
 JSON = "application/json"
+COMPONENT = "#/components/schemas/{model}"
 
 
 def problem_responses(*statuses: int) -> dict[int, Any]:
@@ -79,7 +80,9 @@ class Api(NinjaAPI):
                     str(status): _problem_media_type(answer) if int(status) >= 400 else answer
                     for status, answer in sorted(operation["responses"].items())
                 }
-        described["components"]["schemas"]["Progress"] = schemas.Progress.model_json_schema()
+        progress = schemas.Progress.model_json_schema(ref_template=COMPONENT)
+        progress.pop("$defs")  # they are components already
+        described["components"]["schemas"]["Progress"] = progress
         described["webhooks"] = {"separation": {"post": WEBHOOK}}
         return described
 

@@ -5,10 +5,11 @@ from functools import wraps
 from typing import Any
 
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, path
+from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.openapi.docs import Swagger
@@ -36,6 +37,7 @@ api = Api(
 api.add_decorator(parameters.refuse_unknown(api))
 for routes in (songs, downloads, lists):
     api.add_router("", routes.router)
+PROBLEM_FORMATS = {"html": "text/html", "json": "application/json"}
 # The rate limit of each address, by name: see `separations.fair_use.rate_limits`.
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "separate": ("upload", {}),
@@ -48,6 +50,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "archive": ("download", {}),
     "jobs": ("api", {}),
     "models": ("api", {}),
+    "limits": ("api", {}),
 }
 
 
@@ -106,12 +109,19 @@ def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
 
 @require_safe
 def problem_page(request: HttpRequest) -> HttpResponse:
-    """A page that explains the codes of problems."""
+    """The codes of problems explained: a page, or JSON for `?format=json` and who prefers it."""
     codes = [
         (code, status, str(text).replace("%(", "{").replace(")s", "}").replace("%%", "%"))
         for code, (status, text) in sorted(user_messages.FAULTS.items())
     ]
-    return render(request, "separations/problems.html", {"codes": codes})
+    asked = request.GET.get("format") or request.get_preferred_type(list(PROBLEM_FORMATS.values()))
+    if PROBLEM_FORMATS.get(asked or "", asked) == PROBLEM_FORMATS["json"]:
+        items = [problem_details.described(*each) for each in codes]
+        response: HttpResponse = JsonResponse({"items": items})
+    else:
+        response = render(request, "separations/problems.html", {"codes": codes})
+    patch_vary_headers(response, ["Accept"])
+    return response
 
 
 def _adapted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

@@ -118,7 +118,7 @@ class Download:
 
     def _find_or_encode(self, wait: Wait, client: str) -> WavBytes | FinishedFile | GrowingFile:
         if self.format.wav is not None:
-            return WavBytes(self.reader, self.format.wav, self._gain(client), self.tags)
+            return WavBytes(self.reader, self.format.wav, self.gain(client), self.tags)
         cached = self._cached
         try:
             encoding_cache.record_use(cached)
@@ -133,7 +133,7 @@ class Download:
 
     def _encode(self, cached: Path, client: str) -> GrowingFile:
         # Read here: the encoder's thread must not use the database.
-        gain, tags, stems = self._gain(client), self.tags, self.job.result_folder
+        gain, tags, stems = self.gain(client), self.tags, self.job.result_folder
         size = size_of(self.reader, self.format, tags, self.bit_rate)
         expected = size or most_bytes(self.reader, self.format, self.bit_rate)
 
@@ -148,7 +148,11 @@ class Download:
 
         return encoding_jobs.encode(cached, encode, size, client)
 
-    def _gain(self, client: str) -> float:
+    def gain(self, client: str) -> float:
+        """What its samples are multiplied by so that they stay within full scale.
+
+        client: in whose turns the peak of a mix is computed.
+        """
         return 1.0 if self.format.keeps_overs else self.level(client)
 
     @property

@@ -5,6 +5,7 @@ the share link must still be open. If not, the connection is closed before the e
 client knows that the file is incomplete.
 """
 
+import contextlib
 import errno
 import logging
 import time
@@ -17,6 +18,7 @@ from django.http.response import HttpResponseBase
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
+from separations.audio.encoding.render import gain_db
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.archives import Archive
 from separations.delivery.byte_sources import ByteSource
@@ -30,6 +32,7 @@ from separations.models import Job
 
 logger = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
+GAIN_HEADER = "Stemsite-Gain-Db"
 ENDED = "Job %s: a download was ended in its midst: its link has ended, or the song was deleted"
 
 
@@ -46,7 +49,7 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
     results.record_use(download.job)  # before it is encoded, which takes a while
     known = _is_old(request) or request.method == "HEAD" or "Range" in request.headers
     source = download.source("all" if known else "some", widest_range(client(request)))
-    return byte_ranges.send(
+    response = byte_ranges.send(
         request,
         WhileAllowed(source, Permit.of(request, download.job)),
         download.format.content_type,
@@ -54,6 +57,7 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
         etag,
         attach=attach,
     )
+    return _with_gain(response, download, request)
 
 
 def send_archive(
@@ -76,7 +80,7 @@ def send_archive(
     else:
         _count_encodings(request, archive.stems)
     results.record_use(job)
-    return byte_ranges.send(
+    response = byte_ranges.send(
         request,
         WhileAllowed(archive.source(wait, widest_range(client(request))), Permit.of(request, job)),
         "application/zip",
@@ -84,6 +88,18 @@ def send_archive(
         etag,
         attach=True,
     )
+    return _with_gain(response, archive.stems[0], request)
+
+
+def _with_gain(
+    response: HttpResponseBase, download: downloads.Download, request: HttpRequest
+) -> HttpResponseBase:
+    """Say by how much the sound was turned down, so that a program can undo it."""
+    if response.status_code in (200, 206):
+        with contextlib.suppress(OSError):  # of a mix whose stems were deleted meanwhile
+            gain = download.gain(widest_range(client(request)))
+            response.headers[GAIN_HEADER] = f"{gain_db(gain):.2f}"
+    return response
 
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:

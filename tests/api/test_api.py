@@ -3,6 +3,7 @@
 import json
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -200,10 +201,11 @@ def test_who_waits_for_the_run_of_another_sees_its_progress(program: Client, son
 def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User) -> None:
     ids = [send(program, song, shifts=str(n)).json()["task_id"] for n in range(3)]
     program.post(f"/api/separate/{ids[0]}/cancel")
-    listed = program.get("/api/jobs?per_page=2").json()
+    listed = program.get("/api/jobs?per_page=2&page=1").json()
     assert [item["task_id"] for item in listed["items"]] == [ids[2], ids[1]]
     assert (listed["count"], listed["pages"]) == (3, 2)
     assert listed["next"].endswith("page=2")
+    assert listed["previous"] is None
     last = program.get(listed["next"].removeprefix("http://testserver")).json()
     assert [item["task_id"] for item in last["items"]] == [ids[0]]
     assert last["next"] is None
@@ -219,6 +221,146 @@ def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User
     told(program.get("/api/jobs?page=0"), 422, "bad_field")
     told(program.get("/api/jobs?status=done"), 422, "bad_field")
     told(program.get("/api/jobs?model=%00"), 422, "bad_field")  # PostgreSQL takes no such text
+
+
+def test_songs_that_come_or_go_meanwhile_move_no_page(
+    program: Client, song: bytes, anna: User
+) -> None:
+    first = send(program, song).json()["task_id"]
+    same = Job.objects.get()
+    for n in range(4):  # two of them at the very same time
+        same.pk = uuid.UUID(int=n + 1)
+        same.created_at = same.created_at + timedelta(seconds=n % 2)
+        same.save(force_insert=True)
+    everything = program.get("/api/jobs").json()
+    ids = [item["task_id"] for item in everything["items"]]
+    assert (len(ids), ids[-1], everything["next"]) == (5, first, None)
+
+    def page(address: str) -> tuple[list[str], dict[str, Any]]:
+        found = program.get(address.removeprefix("http://testserver")).json()
+        return [item["task_id"] for item in found["items"]], found
+
+    shown, one = page("/api/jobs?per_page=2&status=queued")
+    assert (shown, one["page"], one["previous"]) == (ids[:2], 1, None)
+    assert f"cursor={one['next_cursor']}" in one["next"]
+    send(program, song)  # it is the newest
+    program.delete(f"/api/separate/{ids[0]}")
+    shown, two = page(one["next"])
+    assert (shown, two["page"], two["count"]) == (ids[2:4], None, 5)
+    Job.objects.filter(pk=ids[3]).delete()  # the one that the cursor names
+    shown, three = page(two["next"])
+    assert (shown, three["next"], three["next_cursor"]) == (ids[4:], None, None)
+    shown, back = page(three["previous"])
+    assert shown == [ids[1], ids[2]]
+    assert page(back["next"])[0] == ids[4:]
+    newest, top = page(back["previous"])
+    assert (len(newest), top["previous"]) == (1, None)
+    assert page(f"/api/jobs?per_page=2&cursor={two['next_cursor']}")[0] == ids[4:]
+    for bad in ("x", "YTE", "A" * 99, "é", "YTAwMDEtMDEtMDFUMDA6MDA6MDArMTQ6MDAgMQ"):
+        assert told(program.get("/api/jobs", {"cursor": bad}), 422, "bad_field")["errors"]
+
+
+def test_what_is_new_waits_and_what_is_there_does_not(program: Client, song: bytes) -> None:
+    waiting = send(program, song, key("a"))
+    assert waiting.status_code == 202
+    assert waiting.headers["Location"] == waiting.json()["links"]["self"]
+    assert send(program, song, key("a")).status_code == 202
+    finish()
+    for again in (send(program, song, key("a")), send(program, song)):
+        assert (again.status_code, again.json()["status"]) == (201, "completed")
+        assert again.headers["Location"] == again.json()["links"]["self"]
+    cancelled = send(program, song, shifts="1").json()["task_id"]
+    at = f"/api/separate/{cancelled}"
+    program.post(f"{at}/cancel")
+    retried = program.post(f"{at}/retry")
+    assert (retried.status_code, retried.headers["Location"]) == (202, f"http://testserver{at}")
+    program.post(f"{at}/cancel")
+    finish_of(send(program, song, shifts="1"))
+    retried = program.post(f"{at}/retry")
+    assert (retried.status_code, retried.json()["cached"]) == (200, True)
+
+
+def finish_of(answer: Any) -> None:
+    assert answer.status_code == 202
+    finish()
+
+
+def test_the_gain_of_formats_without_head_room_is_told(program: Client, song: bytes) -> None:
+    sent = send(program, song).json()
+    assert sent["gain_db"] is None
+    finish()
+    at = f"/api/separate/{sent['task_id']}"
+    assert program.get(at).json()["gain_db"] == 0.0
+    Job.objects.get().stems.filter(name="bass").update(peak=2.0)  # as if it exceeded full scale
+    assert program.get(at).json()["gain_db"] == -6.02
+    for what, gain in (
+        ("stems/drums", "-6.02"),
+        ("stems/drums?format=flac", "-6.02"),
+        ("stems/drums?format=float32", "0.00"),
+        ("archive", "-6.02"),
+        ("mixdown?mix=drums:0:0:m", None),
+    ):
+        answer = program.get(f"{at}/{what}")
+        if gain is None:
+            assert float(answer.headers["Stemsite-Gain-Db"]) <= 0
+        else:
+            assert answer.headers["Stemsite-Gain-Db"] == gain, what
+        answer.close()
+
+
+def test_the_limits_are_told_to_whoever_asks(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_QUEUED_JOBS, settings.MAX_MINUTES_A_DAY = 3, 10
+    settings.MAX_OWNER_STORAGE_GB = 1
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (5, 60), "api": (40, 60)}
+    send(program, song, shifts="6")  # six passes over a second
+    found = program.get("/api/limits").json()
+    assert found["max_bytes"] == settings.MAX_UPLOAD_MB * 1_000_000
+    assert found["max_seconds"] == settings.MAX_DURATION_SECONDS
+    assert ".mp3" in found["extensions"]
+    formats = {each["name"]: each for each in found["formats"]}
+    assert formats["mp3"]["bit_rates"] == [128, 192, 256, 320]
+    assert formats["opus"]["sample_rates"] == [48_000]
+    assert [formats[n]["may_be_turned_down"] for n in ("wav", "float32")] == [True, False]
+    rates = {each["name"]: each for each in found["rates"]}
+    assert (rates["upload"]["quota"], rates["upload"]["left"]) == (5, 4)
+    assert (rates["api"]["window"], rates["api"]["left"]) == (60, 39), "with this one"
+    quotas = found["quotas"]
+    assert quotas["songs_waiting"] == {"most": 3, "left": 2}
+    assert quotas["minutes_a_day"] == {"most": 10, "left": 9.9}
+    assert 0.9 < quotas["storage_gb"]["left"] <= quotas["storage_gb"]["most"] == 1.0
+    assert Client().get("/api/limits").json()["quotas"]["songs_waiting"]["left"] == 3
+    settings.MAX_QUEUED_JOBS = 0
+    unlimited = program.get("/api/limits").json()["quotas"]["songs_waiting"]
+    assert unlimited == {"most": None, "left": None}
+
+
+def test_answers_say_how_much_is_left_of_their_limit(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (2, 3600), "api": (3, 300)}
+
+    def limit(answer: Any) -> tuple[str, str]:
+        return answer.headers["RateLimit-Policy"], answer.headers["RateLimit"]
+
+    first = send(program, song)
+    assert limit(first) == ('"upload";q=2;w=3600', '"upload";r=1;t=1800')
+    assert "upload" in limit(send(program, song, shifts="99"))[0], "what is refused counts as well"
+    refused = send(program, song)
+    assert told(refused, 429, "too_many_requests")["limit"] == "upload"
+    wait = int(refused.headers["Retry-After"])
+    assert 1740 <= wait <= 1800
+    assert limit(refused)[1] == f'"upload";r=0;t={wait}'
+    said = refused.json()["detail"]
+    assert said.endswith(f"the limit for songs sent is reached. Try again in {wait // 60} min.")
+    left = [limit(program.get("/api/jobs"))[1] for _ in range(3)]
+    assert left == [f'"api";r={n};t={max(100, 100 * n)}' for n in (2, 1, 0)]
+    refused = program.get("/api/jobs")
+    wait = int(refused.headers["Retry-After"])
+    assert f"for requests is reached. Try again in {wait} s." in refused.json()["detail"]
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": (0, 0)}
+    assert "RateLimit" not in program.get("/api/jobs").headers
 
 
 def test_models_are_told(program: Client) -> None:
@@ -642,6 +784,7 @@ def test_the_description_is_openapi_3_1_and_names_what_is_answered() -> None:
     assert paths == {
         *("/separate", one, f"{one}/cancel", f"{one}/retry", f"{one}/progress"),
         *(f"{one}/stems/{{stem_name}}", f"{one}/mixdown", f"{one}/archive", "/jobs", "/models"),
+        "/limits",
     }
     for operations in described["paths"].values():
         for operation in operations.values():
@@ -659,16 +802,26 @@ def test_operation_ids_stay_wherever_the_code_moves() -> None:
     paths = Client().get("/api/openapi.json").json()["paths"].values()
     found = sorted(operation["operationId"] for path in paths for operation in path.values())
     names = (
-        *("archive", "cancel", "delete", "list_jobs", "mixdown", "models"),
+        *("archive", "cancel", "delete", "limits", "list_jobs", "mixdown", "models"),
         *("progress", "retry", "separate", "stem", "task"),
     )
     assert found == [f"separations_api_routes_{name}" for name in names]
 
 
-def test_every_problem_is_explained(client: Client) -> None:
-    page = client.get("/api/problems").content.decode()
+def test_every_problem_is_explained_to_people_and_programs(client: Client) -> None:
+    page = client.get("/api/problems", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert "Accept" in page.headers["Vary"]
     for code in user_messages.FAULTS:
-        assert f'id="{code}"' in page
+        assert f'id="{code}"' in page.content.decode()
+    asked = client.get("/api/problems?format=json", headers={"Accept": "text/html"})
+    preferred = client.get("/api/problems", headers={"Accept": "application/json"})
+    assert asked.json() == preferred.json()
+    items = {item["code"]: item for item in asked.json()["items"]}
+    assert set(items) == set(user_messages.FAULTS)
+    assert items["too_large"]["status"] == 413
+    assert items["too_large"]["type"] == "/api/problems#too_large"
+    assert "{max_mb} MB" in items["too_large"]["detail"]
+    assert b"<dt" in client.get("/api/problems").content, "as for who does not say"
 
 
 def test_an_error_in_a_view_is_a_problem_without_details(
