@@ -312,6 +312,10 @@ FAULTS: dict[str, tuple[int, Promise]] = {
             "the name to ALLOWED_HOSTS."
         ),
     ),
+    "length_required": (
+        411,
+        _("Only songs may be sent in chunks of unknown length. Send this with a Content-Length."),
+    ),
     "form_too_large": (413, _("More text was sent than any form here holds. Send less.")),
 }
 

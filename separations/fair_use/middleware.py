@@ -120,6 +120,8 @@ def _early_refusal(request: HttpRequest, kind: str) -> Fault | None:
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return Fault("stale_form")
+    if kind != "upload" and "HTTP_TRANSFER_ENCODING" in request.META:
+        return Fault("length_required")
     length = str(request.META.get("CONTENT_LENGTH") or "0")
     if kind != "upload" and (not length.isdecimal() or int(length) > MAX_FORM_BYTES):
         return Fault("form_too_large")

@@ -39,13 +39,15 @@ class SizeLimitHandler(FileUploadHandler):
     _files = 0
 
     def handle_raw_input(
-        self, input_data: object, META: object, content_length: int, *args: object
+        self, input_data: object, META: dict[str, str], content_length: int, *args: object
     ) -> tuple[QueryDict, MultiValueDict[str, "UploadedFile[bytes]"]] | None:
-        """Reads nothing of a body that is larger than all allowed files together."""
+        """Reads nothing of a body that is larger than all allowed files together. The length of one
+        in chunks is not known; the server reads no more of it than a file may have."""
         assert self.request is not None  # noqa: S101 - for the type checker
         self._most = 1 if problem_details.is_api_request(self.request) else MAX_FILES
         self._client = client(self.request)
-        if content_length <= self._most * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES:
+        most = self._most * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES
+        if "HTTP_TRANSFER_ENCODING" in META or content_length <= most:
             return None
         _refuse(self, too_large())
         return QueryDict(), MultiValueDict()

@@ -184,6 +184,12 @@ def test_a_failure_is_told_as_a_problem(program: Client, song: bytes) -> None:
     assert failed["error"]["code"] == "timed_out"
     assert "10 minutes" in failed["error"]["detail"]
     told(program.get(f"{at}/stems/drums"), 409, "not_done")
+    stream = b"".join(program.get(f"{at}/progress")).decode()
+    assert stream.startswith("retry: 2000\nid: "), "no block without data"
+    assert stream.endswith("\n\n")
+    assert stream.count("\n\n") == 1
+    last = json.loads(stream.split("data: ")[1])
+    assert (last["status"], last["error"]) == ("failed", failed["error"])
 
 
 def test_who_waits_for_the_run_of_another_sees_its_progress(program: Client, song: bytes) -> None:
