@@ -139,7 +139,7 @@ def in_chunks(song: bytes) -> tuple[dict[str, str], Iterator[bytes]]:
     assert isinstance(prepared.body, bytes)
     body = prepared.body
     pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
-    return {"Content-Type": prepared.headers["Content-Type"]}, pieces
+    return {"Content-Type": str(prepared.headers["Content-Type"])}, pieces
 
 
 def test_a_song_may_come_in_chunks_of_unknown_length(site: Site, songs: Path) -> None:
