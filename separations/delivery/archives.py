@@ -5,7 +5,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from django.utils import timezone
 from separations.delivery import encoding_cache
 from separations.delivery.byte_sources import ByteSource
 from separations.delivery.downloads import Download, Wait
-from separations.delivery.zip_archive import Member, ZipArchive
+from separations.delivery.zip_archive import MOST, Member, Sum, ZipArchive
 from separations.disk import disk_space
 from separations.models import Job
 
@@ -51,9 +51,9 @@ class Archive:
             Fault: see `Download.source`.
         """
         sources = self._sources(wait, client)
-        checksums = KeptChecksums(self.job.rendition_folder / f"archive-{self.identity}.json")
+        sums = KeptSums(self.job.rendition_folder / f"archive-{self.identity}.json")
         members = [
-            Member(stem.file_name, source, stem.most_bytes, checksums)
+            Member(stem.file_name, source, stem.most_bytes, sums)
             for stem, source in zip(self.stems, sources, strict=True)
         ]
         return ZipArchive(members, self._modified)
@@ -61,6 +61,8 @@ class Archive:
     def _sources(self, wait: Wait, client: str) -> list[ByteSource]:
         if wait == "none":
             return [Announced(stem.size) for stem in self.stems]
+        with contextlib.suppress(OSError):
+            self.job.rendition_folder.mkdir(parents=True, exist_ok=True)  # for the checksums
         # All encodings are begun, in order. Formats that cannot grow have to be finished; of the
         # others the first has to have some bytes.
         sources: list[ByteSource] = [stem.source("none", client) for stem in self.stems]
@@ -81,34 +83,35 @@ class Announced:
         raise NotImplementedError
 
 
-class KeptChecksums:
+class KeptSums:
     """Checksums of an archive's members in a small file among the encodings.
 
-    So the end of an archive that broke off is sent without reading its beginning again. They can be
-    lost: then they are computed anew.
+    So the rest of an archive that broke off is sent without reading its beginning again. They can
+    be lost: then they are computed anew.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, int] | None = None
+        self._known: dict[str, Sum] | None = None
 
-    def get(self, name: str) -> int | None:
+    def get(self, name: str) -> Sum | None:
         if self._known is None:
             self._known = self._load()
         return self._known.get(name)
 
-    def put(self, name: str, checksum: int) -> None:
-        self._known = {**self._load(), **(self._known or {}), name: checksum}
+    def put(self, name: str, found: Sum) -> None:
+        if self.get(name) == found:
+            return
+        self._known = {**self._load(), **(self._known or {}), name: found}
         partial = self._path.with_suffix(f".{uuid.uuid4().hex}{encoding_cache.PART}")
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # the disk is full, or the song was deleted
             disk_space.check_next(self._path.parent)
-            partial.write_text(json.dumps(self._known))
+            partial.write_text(json.dumps({key: astuple(sum) for key, sum in self._known.items()}))
             partial.replace(self._path)
 
-    def _load(self) -> dict[str, int]:
+    def _load(self) -> dict[str, Sum]:
         try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+            stored = json.loads(self._path.read_bytes())
+            return {name: Sum(sum[0] & MOST, sum[1], sum[2]) for name, sum in stored.items()}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return {}
-        return found if isinstance(found, dict) else {}

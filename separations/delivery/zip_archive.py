@@ -23,12 +23,26 @@ ATTRIBUTES = 0o100644 << 16  # a file that everybody may read
 FIRST_YEAR, LAST_YEAR = 1980, 2107
 
 
-class Checksums(Protocol):
-    """CRC-32 of members by their names, as far as they are known."""
+@dataclass(frozen=True)
+class Sum:
+    """The CRC-32 of a member's first `length` bytes; of all of them if `is_whole`."""
 
-    def get(self, name: str) -> int | None: ...
+    checksum: int = 0
+    length: int = 0
+    is_whole: bool = False
 
-    def put(self, name: str, checksum: int) -> None: ...
+    def followed_by(self, piece: bytes, at: int) -> "Sum":
+        """With the bytes of `piece`, which begins at `at`, that come after it."""
+        new = memoryview(piece)[max(0, self.length - at) :]
+        return Sum(zlib.crc32(new, self.checksum), self.length + len(new))
+
+
+class Sums(Protocol):
+    """Checksums of members by their names, as far as they are known."""
+
+    def get(self, name: str) -> Sum | None: ...
+
+    def put(self, name: str, found: Sum) -> None: ...
 
 
 class Member:
@@ -36,11 +50,12 @@ class Member:
 
     Args:
         most: an upper bound of its bytes, the same whenever the archive is made.
+        sums: what is known already; what is found out is added.
     """
 
-    def __init__(self, name: str, source: ByteSource, most: int, checksums: Checksums) -> None:
+    def __init__(self, name: str, source: ByteSource, most: int, sums: Sums) -> None:
         self.name, self.is_long = name, most > MOST
-        self._source, self._checksums = source, checksums
+        self._source, self._sums = source, sums
         self._sent: int | None = None
 
     @property
@@ -48,40 +63,48 @@ class Member:
         return self._source.size if self._sent is None else self._sent
 
     def read(self, start: int, stop: int | None) -> Iterator[bytes]:
-        """Its bytes from `start` up to `stop`. When the end was read, its checksum is known.
+        """Its bytes from `start` up to `stop`.
+
+        The checksum goes along from the beginning to the end. Where a reader stopped, it is kept
+        for the one who comes back for the rest.
 
         Raises:
             OSError: the source ended too early.
         """
         size = self.size
         is_end = stop is None or stop == size
-        known = self._checksums.get(self.name)
-        checksum = self._sum(0, start) if start and is_end and known is None else 0
+        before = self._sums.get(self.name) or Sum()
+        found = before if before.is_whole or not is_end else self._sum_up_to(start, before)
         at = start
-        for piece in self._source.read(start, stop):
-            checksum = zlib.crc32(piece, checksum)
-            at += len(piece)
-            yield piece
+        try:
+            for piece in self._source.read(start, stop):
+                if at <= found.length <= at + len(piece) and not found.is_whole:
+                    found = found.followed_by(piece, at)
+                at += len(piece)
+                yield piece
+        finally:
+            if found.length > before.length:
+                self._sums.put(self.name, found)
         wanted = size if is_end else stop
         if wanted is not None and at != wanted:
             raise OSError(f"{self.name}: {at} bytes instead of {wanted}")
         if is_end:
             self._sent = at
-            if known is None:
-                self._checksums.put(self.name, checksum)
+            self._sums.put(self.name, Sum(found.checksum, at, is_whole=True))
 
     def checksum(self) -> int:
-        known = self._checksums.get(self.name)
-        if known is None:
-            known = self._sum(0, self.size)
-            self._checksums.put(self.name, known)
-        return known
+        found = self._sums.get(self.name) or Sum()
+        if not found.is_whole:
+            size = self.size or 0
+            found = Sum(self._sum_up_to(size, found).checksum, size, is_whole=True)
+            self._sums.put(self.name, found)
+        return found.checksum
 
-    def _sum(self, start: int, stop: int | None) -> int:
-        checksum = 0
-        for piece in self._source.read(start, stop):
-            checksum = zlib.crc32(piece, checksum)
-        return checksum
+    def _sum_up_to(self, stop: int, found: Sum) -> Sum:
+        if found.length < stop:
+            for piece in self._source.read(found.length, stop):
+                found = found.followed_by(piece, found.length)
+        return found
 
 
 @dataclass(frozen=True)

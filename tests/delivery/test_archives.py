@@ -3,6 +3,7 @@
 import io
 import random
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pytest_django import Settings
 from separations.audio.encoding.render import WavBytes
 from separations.delivery import encoding_cache
 from separations.delivery.byte_sources import InMemory
-from separations.delivery.zip_archive import Member, ZipArchive
+from separations.delivery.zip_archive import Member, Sum, ZipArchive
 from separations.jobs import lifecycle
 from separations.models import Job
 from tests.support.accounts import browser
@@ -27,11 +28,11 @@ DATA = {"노래 - drums.wav": b"d" * 1000, "song - bass.wav": b"b" * 999, "empty
 HUGE = 5 << 30
 
 
-class Known(dict[str, int]):
+class Known(dict[str, Sum]):
     """Checksums in memory."""
 
-    def put(self, name: str, checksum: int) -> None:
-        self[name] = checksum
+    def put(self, name: str, found: Sum) -> None:
+        self[name] = found
 
 
 @dataclass
@@ -70,6 +71,49 @@ def test_any_range_of_an_archive_is_that_part_of_it(most: int) -> None:
 
 
 @dataclass
+class Counted:
+    """Bytes in pieces, and how many of them were read."""
+
+    data: bytes
+    read_bytes: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, stop: int | None) -> Iterator[bytes]:
+        for at in range(start, stop or len(self.data), 7):
+            piece = self.data[at : min(at + 7, stop or len(self.data))]
+            self.read_bytes += len(piece)
+            yield piece
+
+
+def test_who_comes_back_for_the_rest_has_nothing_read_again() -> None:
+    data = random.Random(2).randbytes(1000)
+
+    def of(source: Any, sums: Known) -> ZipArchive:
+        return ZipArchive([Member("a.wav", source, 5000, sums)], WHEN)
+
+    whole = b"".join(of(InMemory(data), Known()).read(0, None))
+    for sent, received in ((500, 480), (500, 500), (500, 300), (700, 100), (40, 40)):
+        sums = Known()
+        stream = of(Counted(data), sums).read(0, None)
+        got = b""
+        while len(got) < sent:
+            got += next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        rest = Counted(data)
+        assert got[:received] + b"".join(of(rest, sums).read(received, None)) == whole
+        assert rest.read_bytes <= len(whole) - received
+    late = Counted(data)  # more of it than was ever sent: what lies between is read
+    assert (
+        b"".join(of(late, Known({"a.wav": Sum(zlib.crc32(data[:900]), 900)})).read(990, None))
+        == (whole[990:])
+    )
+    assert late.read_bytes < 200
+
+
+@dataclass
 class Zeros:
     size: int | None = HUGE
 
@@ -78,7 +122,7 @@ class Zeros:
 
 
 def test_an_archive_may_be_larger_than_four_gigabytes(tmp_path: Path) -> None:
-    checksums = Known(long=0x12345678)  # known: it is not read for its checksum
+    checksums = Known(long=Sum(0x12345678, HUGE, True))  # known: it is not read for its checksum
     long = Member("long", Zeros(), HUGE, checksums)
     short = Member("short", InMemory(b"at the end"), 100, checksums)
     large = ZipArchive([long, short], WHEN)
@@ -163,7 +207,7 @@ def test_the_end_of_an_archive_is_sent_without_reading_its_beginning(
     assert body(end) == whole[-2000:]
     assert len(reads) == 1, "of the last stem alone"
     (kept,) = job.rendition_folder.iterdir()
-    kept.write_text("[]")  # damaged: it is made anew
+    kept.write_text('{"x": 1}')  # damaged: it is made anew
     assert body(visitor.get(at, headers={"Range": "bytes=-2000"})) == whole[-2000:]
     lifecycle.remove(job)
     assert not job.rendition_folder.exists()
