@@ -108,6 +108,31 @@ def test_a_song_is_taken_followed_and_fetched(program: Client, song: bytes) -> N
     told(program.get(at), 404, "not_found")
 
 
+@pytest.mark.parametrize("who", ["a session", "nobody"])
+def test_the_three_calls_work_as_they_are_written(song: bytes, who: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    headers = {}
+    if who == "a session":
+        session = client.session
+        session["visitor"] = "a" * 32
+        session.save()
+        page = client.get("/").content.decode()
+        headers["X-CSRFToken"] = page.split('csrfmiddlewaretoken" value="')[1].split('"')[0]
+    form = {"file": SimpleUploadedFile("song.wav", song), "model": "tiny"}
+    sent = client.post("/api/separate", form, headers=headers)
+    assert sent.status_code == 202
+    task_id, token = sent.json()["task_id"], sent.json()["token"]
+    assert (token is None) == (who == "a session")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    finish()
+    events = client.get(f"/api/separate/{task_id}/progress", headers=headers)
+    assert '"status":"completed","progress":100' in b"".join(events).decode()
+    stem = client.get(f"/api/separate/{task_id}/stems/vocals", headers=headers)
+    assert b"".join(stem).startswith(b"RIFF")
+    listed = client.get("/api/jobs?status=completed", headers=headers).json()
+    assert [item["task_id"] for item in listed["items"]] == [task_id]
+
+
 def test_the_next_song_to_run_is_the_first_in_the_queue(program: Client, song: bytes) -> None:
     send(program, song)
     claimed()
