@@ -232,6 +232,7 @@ CORS_EXPOSE_HEADERS = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "Stemsite-Gain-Db",
     "Sunset",
     "X-Request-ID",
 )

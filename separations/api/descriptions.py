@@ -3,6 +3,8 @@ and the webhook."""
 
 from typing import Any
 
+from separations.delivery.responses import GAIN_HEADER
+
 JSON = "application/json"
 BYTES = "application/octet-stream"
 BINARY = {"type": "string", "format": "binary"}
@@ -50,11 +52,13 @@ SCHEMA_EXAMPLES: dict[str, dict[str, Any]] = {
         "stage": "separate",
         "eta": 31,
         "queue_position": None,
+        "error": None,
     },
 }
 # Statuses, where an operation does not say it itself.
 STATUSES = {
     200: "Done.",
+    201: "Done.",
     202: "Accepted.",
     204: "Done; there is nothing to send.",
     206: "The range of bytes that was asked for.",
@@ -66,6 +70,7 @@ STATUSES = {
     405: "The address does not know this method.",
     409: "The song is in a state that does not allow this; `detail` names it.",
     410: "The files are not kept any more.",
+    411: "A body without a length is for songs alone.",
     413: "The song is too large or too long, or the form is.",
     415: "No audio file of a kind that is taken, or the form is not `multipart/form-data`.",
     416: "The range lies beyond the end of the file.",
@@ -82,6 +87,17 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWW-Authenticate": {"description": "How to authenticate: `Bearer`.", "schema": TEXT},
+    "RateLimit": {
+        "description": "What is left of the limit of this kind of request, and when it is more "
+        "(draft-ietf-httpapi-ratelimit-headers).",
+        "schema": TEXT,
+    },
+    "RateLimit-Policy": {"description": "That limit.", "schema": TEXT},
+    "Location": {"description": "Where the song can be looked up.", "schema": TEXT},
+    GAIN_HEADER: {
+        "description": "By how many decibels the sound was turned down, so that nothing clips.",
+        "schema": {"type": "number"},
+    },
     "ETag": {"description": "Changes when the file does, for `If-None-Match`.", "schema": TEXT},
     "Content-Disposition": {"description": "The file's name.", "schema": TEXT},
     "Accept-Ranges": {"description": "`bytes`: parts can be asked for.", "schema": TEXT},
@@ -95,7 +111,8 @@ OF_STATUS = {
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
-OF_FILES = ("ETag", "Content-Disposition", "Accept-Ranges")
+OF_ALL = ("X-Request-ID", "RateLimit", "RateLimit-Policy")
+OF_FILES = ("ETag", "Content-Disposition", "Accept-Ranges", GAIN_HEADER)
 # Request headers of downloads and of event streams.
 RANGE = {
     "in": "header",

@@ -36,7 +36,7 @@ EVENT_STREAM: dict[str, Any] = {
                         "contentSchema": {"$ref": REF.format(model="Progress")},
                     },
                     "example": 'id: 9f2c\ndata: {"status":"queued","progress":0,"stage":"wait",'
-                    '"eta":null,"queue_position":1}\n\n',
+                    '"eta":null,"queue_position":1,"error":null}\n\n',
                 }
             },
         },
@@ -46,9 +46,15 @@ EVENT_STREAM: dict[str, Any] = {
 }
 
 
+def located(*statuses: int) -> dict[str, Any]:
+    """Answers that say where the song can be looked up."""
+    headers = {"Location": {"$ref": "#/components/headers/Location"}}
+    return {"responses": {status: {"headers": dict(headers)} for status in statuses}}
+
+
 def problem_responses(*statuses: int) -> dict[int, Any]:
-    """An operation's error answers, by status."""
-    return dict.fromkeys((*statuses, 500), schemas.Problem)
+    """An operation's error answers, by status; each may refuse a field that it does not know."""
+    return dict.fromkeys((*statuses, 422, 500), schemas.Problem)
 
 
 def file_responses(description: str, *media_types: str) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def _answer(status: int, answer: dict[str, Any], components: dict[str, Any]) -> 
     """An answer with its description, its headers and, for errors, the media type of problems."""
     content = dict(answer.get("content", {}))
     described = {**answer, "description": _description(status, answer, components)}
-    names = ["X-Request-ID", *descriptions.OF_STATUS.get(status, ())]
+    names = [*descriptions.OF_ALL, *descriptions.OF_STATUS.get(status, ())]
     if BYTES in content:
         names += descriptions.OF_FILES
     described["headers"] = {

@@ -89,6 +89,11 @@ class Problem(Schema):
     status: int = Field(description="The HTTP status; of a failed song, what it would be.")
     detail: str = Field(description="What is wrong and what to do, in the reader's language.")
     code: FaultCode = Field(description="Programs go by it.")
+    limit: str | None = Field(
+        None,
+        description="For 429, and 503 of the whole site: the limit that was met, as in "
+        "`RateLimit-Policy` and `/api/limits`.",
+    )
     errors: list[FieldError] | None = Field(
         None, description="For `bad_field`: each value that could not be read."
     )
@@ -102,6 +107,7 @@ class Progress(Schema):
     stage: Stage | None = Field(description="Null when the song has ended.")
     eta: int | None = Field(description="Seconds that are left, where that is known.")
     queue_position: int | None = Field(description="1 for the next to run; null out of the queue.")
+    error: Problem | None = Field(description="Why it failed, when it did.")
 
 
 class StemLinks(Schema):
@@ -145,7 +151,10 @@ class Task(Progress):
     duration: float = Field(description="Seconds.")
     stems: list[StemLinks]
     notes: list[str] = Field(description="What is worth knowing, in the reader's language.")
-    error: Problem | None = Field(description="Why it failed.")
+    gain_db: float | None = Field(
+        description="By how much all stems are turned down together in every format but float32, "
+        "so that none clips: 0 or less. Null until the song is completed."
+    )
     expired: bool = Field(description="Completed once, but the stems were deleted since.")
     created_at: datetime
     started_at: datetime | None
@@ -167,14 +176,15 @@ class NewTask(Task):
 
 
 class Tasks(Schema):
-    """A page of a list of songs."""
+    """A page of songs. `next` and `previous` are the addresses of its neighbours."""
 
     items: list[Task]
-    count: int = Field(description="Of all pages together.")
-    page: int
+    count: int = Field(description="Of all pages.")
+    page: int | None = Field(description="Its number; null where `cursor` says where it begins.")
     pages: int
-    next: str | None = Field(description="The address of the next page.")
-    previous: str | None = Field(description="The address of the page before.")
+    next: str | None = Field(description="Null on the last page.")
+    previous: str | None = Field(description="Null on the first page.")
+    next_cursor: str | None = Field(description="The `cursor` in `next`.")
 
 
 class Model(Schema):
@@ -192,6 +202,56 @@ class Models(Schema):
     """The models that are installed."""
 
     items: list[Model]
+
+
+class RateLimit(Schema):
+    """How often something may be done, as `RateLimit-Policy` and `RateLimit` say it."""
+
+    name: str
+    quota: int = Field(description="So many in `window` seconds.")
+    window: int
+    left: int = Field(description="For you, now.")
+
+
+class Quota(Schema):
+    """How much somebody may have."""
+
+    most: float | None = Field(description="Null for no limit.")
+    left: float | None = Field(description="For you, now.")
+
+
+class Quotas(Schema):
+    """How much each visitor or account may have."""
+
+    songs_waiting: Quota
+    minutes_a_day: Quota = Field(description="Each pass of a model counts.")
+    storage_gb: Quota
+
+
+class FormatChoice(Schema):
+    """A download format, and what can be chosen in it."""
+
+    name: FormatName
+    label: str
+    extension: str
+    content_type: str
+    bit_rates: list[BitRate] = Field(description="kbit/s; the last is the default.")
+    sample_rates: list[int]
+    may_be_turned_down: bool = Field(description="Whether `gain_db` applies.")
+
+
+class Limits(Schema):
+    """What this site takes and gives, and what is left for you."""
+
+    max_bytes: int = Field(description="Of a file.")
+    max_seconds: float = Field(description="Of a song.")
+    max_passes: float = Field(description="Over a song, of all options together.")
+    extensions: list[str] = Field(description="Of files that are taken.")
+    formats: list[FormatChoice]
+    default_format: FormatName
+    rates: list[RateLimit]
+    quotas: Quotas
+    anonymous: bool = Field(description="Whether songs can be sent without a token.")
 
 
 def _asked(name: str) -> tuple[Any, Any]:

@@ -113,6 +113,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api:archive", "GET"): by_api(200),
     ("api:jobs", "GET"): {**all_get(200), ANONYMOUS: 401},
     ("api:models", "GET"): all_get(200),
+    ("api:limits", "GET"): all_get(200),
     ("api:problems", "GET"): all_get(200),
     ("api:openapi-json", "GET"): all_get(200),
     ("api:openapi-view", "GET"): all_get(200),

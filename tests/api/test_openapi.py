@@ -27,6 +27,7 @@ OPERATIONS = {
     "downloadArchive": ("get", "/api/separate/{task_id}/archive"),
     "listJobs": ("get", "/api/jobs"),
     "listModels": ("get", "/api/models"),
+    "getLimits": ("get", "/api/limits"),
 }
 
 
@@ -103,13 +104,16 @@ def test_everything_is_described(described: dict[str, Any]) -> None:
 def test_errors_are_problems_and_say_when_to_come_again(described: dict[str, Any]) -> None:
     for operation in operations(described).values():
         for status, answer in operation["responses"].items():
-            assert "X-Request-ID" in answer["headers"]
+            assert {"X-Request-ID", "RateLimit", "RateLimit-Policy"} <= set(answer["headers"])
             if int(status) >= 400:
                 assert list(answer["content"]) == [PROBLEM]
             if status in ("429", "503"):
                 assert "Retry-After" in answer["headers"]
             if status == "401":
                 assert "WWW-Authenticate" in answer["headers"]
+    for name, statuses in {"createSeparation": ("201", "202"), "retrySeparation": ("202",)}.items():
+        for status in statuses:
+            assert "Location" in operations(described)[name]["responses"][status]["headers"]
 
 
 def test_downloads_are_binary_and_events_are_text(described: dict[str, Any]) -> None:

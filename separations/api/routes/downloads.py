@@ -74,7 +74,7 @@ def mixdown(
 
 @router.get(
     "/separate/{uuid:task_id}/archive",
-    response={**problem_responses(401, 404, 409, 410, 422, 429, 503)},
+    response={**problem_responses(401, 404, 409, 410, 416, 422, 429, 503)},
     openapi_extra=file_responses("The ZIP.", "application/zip"),
     operation_id="downloadArchive",
     url_name="archive",

@@ -14,7 +14,7 @@ from ninja.files import UploadedFile
 
 from separations.access import permissions, token_auth
 from separations.api import auth, schemas
-from separations.api.openapi import EVENT_STREAM, OPEN, problem_responses
+from separations.api.openapi import EVENT_STREAM, OPEN, located, problem_responses
 from separations.api.serializers import serialize_new_task, serialize_task, status_name
 from separations.api.sse import progress_stream
 from separations.engine.options import BY_SENDER
@@ -43,11 +43,12 @@ Key = Annotated[
 @router.post(
     "/separate",
     response={
+        201: schemas.NewTask,
         202: schemas.NewTask,
         **problem_responses(400, 401, 403, 413, 415, 422, 429, 503, 507),
     },
     auth=[*auth.IDENTIFIED, auth.anonymous_allowed],
-    openapi_extra=OPEN,
+    openapi_extra={**OPEN, **located(201, 202)},
     operation_id="createSeparation",
     url_name="separate",
     summary="Send a song",
@@ -55,11 +56,15 @@ Key = Annotated[
 )
 def separate(
     request: HttpRequest,
+    response: HttpResponse,
     asked: Annotated[schemas.Asked, Form(...)],
     file: Annotated[UploadedFile, File(..., description="The song.")],
     idempotency_key: Key,
 ) -> Any:
-    """Queue the separation of a song, or get at once what was made of the same one before."""
+    """Queue the separation of a song, or get at once what was made of the same one before.
+
+    202 while it waits or runs; 201 when it is over, as there is nothing to wait for. `Location` is
+    where it can be followed."""
     key = idempotency_key or ""
     owner, is_new = _owner_or_new(request, key)
     if asked.webhook_url:
@@ -88,7 +93,9 @@ def separate(
     # An account's stands on its page, and is not for every program that has a token.
     for_visitor = asked.webhook_url and owner.user_id is None
     secret = events.signing_secret(owner) if for_visitor else None
-    return Answer(202, serialize_new_task(request, job, token, secret))
+    task = serialize_new_task(request, job, token, secret)
+    response.headers["Location"] = task.links.self
+    return Answer(202 if job.is_active else 201, task)
 
 
 def _owner_or_new(request: HttpRequest, key: str) -> tuple[Owner, bool]:
@@ -155,14 +162,20 @@ def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
 
 @router.post(
     "/separate/{uuid:task_id}/retry",
-    response={202: schemas.Task, **problem_responses(401, 403, 404, 409, 410, 422, 429, 503)},
+    response={
+        200: schemas.Task,
+        202: schemas.Task,
+        **problem_responses(401, 403, 404, 409, 410, 422, 429, 503),
+    },
+    openapi_extra=located(200, 202),
     operation_id="retrySeparation",
     url_name="retry",
     summary="Try a failed or cancelled song again",
     tags=["Songs"],
 )
-def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
-    """From the beginning, with the same options, while its file is kept."""
+def retry(request: HttpRequest, response: HttpResponse, task_id: uuid.UUID) -> Any:
+    """From the beginning, with the same options. 202 while it waits or runs, 200 when the result
+    was there at once."""
     grant = permissions.song_or_404(request, task_id)
     job = grant.job
     if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
@@ -172,7 +185,9 @@ def retry(request: HttpRequest, task_id: uuid.UUID) -> Any:
         raise Fault("not_over", status=status_name(job))
     tasks.wake()
     job.refresh_from_db()
-    return Answer(202, serialize_task(request, job))
+    task = serialize_task(request, job)
+    response.headers["Location"] = task.links.self
+    return Answer(202 if job.is_active else 200, task)
 
 
 @router.get(
