@@ -21,6 +21,7 @@ from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
 from separations.fair_use.rate_limits import limited
 from separations.fair_use.refusals import outage_fault
+from separations.monitoring import fault_counts
 from separations.uploads.handlers import refused_files
 
 
@@ -95,6 +96,7 @@ def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
     """Values that the schema refuses, and fields that it does not have. A file that the upload
     handlers refused is missing here."""
     for _name, refusal in refused_files(request):
+        fault_counts.count_refusals([refusal])
         return problem_details.response(refusal)
     _query, form = parameters.known_names(api, request)
     if form and request.content_type != "multipart/form-data":
