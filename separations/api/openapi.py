@@ -15,13 +15,14 @@ from pydantic.json_schema import models_json_schema
 
 from separations.api import descriptions, named_values, schemas
 from separations.api.descriptions import BINARY, BYTES, JSON
+from separations.api.webhook_schemas import WebhookCall
 from separations.audio.encoding.formats import FORMATS
 from separations.errors.problem_details import CONTENT_TYPE
 
 REF = "#/components/schemas/{model}"
 FORM = "SeparationRequest"  # the form beside the file has a name, as generated clients use it
 # Described though no operation answers with them alone: events and webhooks hold them.
-BESIDE = (schemas.Progress, schemas.WebhookCall)
+BESIDE = (schemas.Progress, WebhookCall)
 OPEN: dict[str, Any] = {"security": [{}]}  # authentication is optional
 EVENT_STREAM: dict[str, Any] = {
     "responses": {

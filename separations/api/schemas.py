@@ -15,7 +15,6 @@ from separations.api.named_values import (
     FormatName,
     Stage,
     Status,
-    WebhookEvent,
     in_words,
 )
 from separations.audio.encoding.formats import DEFAULT_FORMAT, names_with_bit_rates
@@ -292,28 +291,3 @@ class Wanted(Schema):
     )
     start: str = Field("", alias="from", description="Seconds; the beginning by default.")
     stop: str = Field("", alias="to", description="Seconds; the end by default.")
-
-
-class WebhookError(Schema):
-    """Why a song failed."""
-
-    code: FaultCode
-    detail: str = Field(description="In English.")
-
-
-class WebhookData(Schema):
-    """The song that ended."""
-
-    task_id: uuid.UUID
-    status: Status
-    error: WebhookError | None = Field(description="Why it failed.")
-    cached: bool = Field(description="Whether nothing had to run: the result was there.")
-    stems: list[str] = Field(description="Their names; empty unless it is completed.")
-
-
-class WebhookCall(Schema):
-    """The body of a webhook's call."""
-
-    type: WebhookEvent
-    timestamp: datetime = Field(description="When the song ended.")
-    data: WebhookData
