@@ -64,6 +64,7 @@ def dev() -> NoReturn:
 
 def test(*arguments: str) -> None:
     setup(dev=True)
+    install_javascript_tools()
     find_browser()
     try:
         fetch_models()

@@ -1,4 +1,5 @@
-"""The npm packages that lint JavaScript. npm itself comes with a package of the dev lock."""
+"""The npm packages that lint JavaScript and try the API's description. npm itself comes with a
+package of the dev lock."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ NPM = (
 
 
 def install_javascript_tools() -> None:
-    """Install the npm packages that lint JavaScript, once for each state of their lock file."""
+    """Install the packages of package-lock.json, once for each state of it."""
     stamp = paths.ROOT / "node_modules" / "installed-package-lock"
     wanted = hashlib.sha256((paths.ROOT / "package-lock.json").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    say("Installing the packages of package-lock.json, which lint JavaScript")
+    say("Installing the packages of package-lock.json, which lint and test (150 MB)")
     advice = (
         "The npm packages could not be installed; see above. Check the network (behind a mirror, "
         "set NPM_CONFIG_REGISTRY), then run the same command again. Where npm says EBADENGINE, "

@@ -18,6 +18,7 @@ GATED = {
     "separations/uploads/song_files.py": "the demo: `require_room`",
     "separations/fair_use/incoming_uploads.py": "uploads: `handlers` check before each piece",
     "separations/delivery/encoding_jobs.py": "begins the empty file of an encoding",
+    "separations/delivery/archives.py": "a number for each stem: `check_next`",
 }
 BOUNDED = {
     "separations/audio/sandbox/decoder_slots.py": "one line for each decoder of the machine",
