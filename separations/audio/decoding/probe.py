@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 from separations.audio.decoding.source import MIN_SECONDS, FloatFrames, open_source, size_of
+from separations.audio.decoding.tags import read_tags
 from separations.audio.info import CHANNELS, AudioInfo
 from separations.audio.level_limits import HIGHEST_LEVEL, check_song
 from separations.errors.fault import Fault
@@ -54,32 +55,27 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
         is_cut = CUT_CHECKS.get(source.container.format.name, lambda _file: False)
         if short or is_cut(file):
             raise Fault("truncated", read=round(seconds))
-        tags = {**source.container.metadata, **source.stream.metadata}
-        tags = {key.lower(): _clean(value) for key, value in tags.items()}
+        metadata = {**source.container.metadata, **source.stream.metadata}
         # How it is folded down.
         layout = "" if channels <= CHANNELS else f"/{source.layout.name}"
         digest.update(f"{rate}/{channels}{layout}".encode())
-        return AudioInfo(
-            container=source.container.format.name.split(",")[0],
-            codec=source.stream.codec_context.name,
-            sample_rate=rate,
-            channels=channels,
-            frames=frames,
-            title=tags.get("title", ""),
-            artist=tags.get("artist", ""),
-            samples_sha256=digest.hexdigest(),
-        )
+        container = source.container.format.name.split(",")[0]
+        codec = source.stream.codec_context.name
+    # After FFmpeg's memory is free again, in which it holds all covers.
+    return AudioInfo(
+        container=container,
+        codec=codec,
+        sample_rate=rate,
+        channels=channels,
+        frames=frames,
+        tags=read_tags(file, container, codec, metadata),
+        samples_sha256=digest.hexdigest(),
+    )
 
 
 def _too_much_sound(rate: int, channels: int, max_seconds: float) -> Fault:
     minutes = max_seconds * SAMPLES_A_SECOND / (rate * channels) / 60
     return Fault("too_much_sound", rate=rate, channels=channels, max_minutes=f"{minutes:.2g}")
-
-
-def _clean(text: str) -> str:
-    """A tag as one printable line of at most 200 characters."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split())[:200]
 
 
 def _last_ogg_page_is_cut(file: int) -> bool:

@@ -133,7 +133,7 @@ def open_source(file: int) -> Iterator[Source]:
     }
     try:
         with av.logging.Capture() as log:
-            container = av.open("fd:", options=options, metadata_errors="replace")
+            container = av.open("fd:", options=options, metadata_errors="surrogateescape")
     except av.error.MemoryError:
         raise  # because of the sandbox's limit, not of the song's format
     except (av.error.FFmpegError, ValueError) as error:

@@ -22,6 +22,7 @@ import numpy as np
 from separations.audio import child_process
 from separations.audio.decoding.allowed_codecs import HIGHEST_RATE, LOWEST_RATE
 from separations.audio.decoding.decoder_protocol import (
+    COVER,
     HEAD,
     MOST_SAMPLES,
     MOST_TEXT,
@@ -29,7 +30,7 @@ from separations.audio.decoding.decoder_protocol import (
     TEXT,
     Block,
 )
-from separations.audio.info import CHANNELS, AudioInfo
+from separations.audio.info import CHANNELS, MOST_COVER, AudioInfo
 from separations.audio.level_limits import FOLDED, HIGHEST_LEVEL, check_song
 from separations.audio.sandbox.answers import implausible, is_whole, read_info, read_object
 from separations.audio.sandbox.decoder_slots import DecoderSlots
@@ -72,7 +73,9 @@ def probe_isolated(
         with decoder_slots.for_upload(client):
             began = time.monotonic()
             with DecoderProcess(path, "probe", max_seconds) as child:
-                return read_info(child.read_message().get("info"), max_seconds)
+                found = child.read_message()
+                cover = child.read_cover(found.get("cover"))
+                return read_info(found.get("info"), cover, max_seconds)
     finally:
         if spent is not None and began is not None:
             spent(time.monotonic() - began)
@@ -184,6 +187,16 @@ class DecoderProcess:
         if read_object(content) != {"end": True}:
             raise implausible("end")
         return None
+
+    def read_cover(self, size: Any) -> bytes:
+        """The cover of `size` bytes, which is empty where there is none."""
+        if not is_whole(size, 0, MOST_COVER):
+            raise implausible("size of a cover")
+        if size == 0:
+            return b""
+        if HEAD.unpack(self._read(HEAD.size)) != (COVER, size):
+            raise implausible("cover")
+        return bytes(self._read(size))
 
     def _message(self) -> tuple[bytes, bytearray]:
         kind, size = HEAD.unpack(self._read(HEAD.size))
