@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from separations.audio.encoding.formats import FORMATS, Tags, Wav
+from separations.audio.encoding.formats import FORMATS, Wav
 from separations.audio.encoding.render import WavBytes, common_gain, write
+from separations.audio.info import Tags
 from separations.audio.song_reader import decode
 from separations.audio.store.readers import Part, StoredStem
 from separations.audio.store.stem_file import StemWriter, read_stem

@@ -1,4 +1,4 @@
-"""Decode song tags of unknown character set: UTF-8, UTF-16, and the 8-bit sets of several countries.
+"""Decode tags of unknown character set: UTF-8, UTF-16, and the 8-bit sets of several countries.
 
 Many programs wrote tags in the character set of their own country and labelled them as Latin-1, or
 not at all. Such texts are too short for detectors that count letters (charset-normalizer takes

@@ -38,8 +38,12 @@ from separations.audio.info import (
     cover_type,
 )
 
-CPU_SECONDS = 2.0  # to read all tags of a file, and to decode them; common ones take some milliseconds
-MOST_READ = 12 << 20  # bytes at once. mutagen copies them a few times, in the 128 MiB of the sandbox
+CPU_SECONDS = (
+    2.0  # to read all tags of a file, and to decode them; common ones take some milliseconds
+)
+MOST_READ = (
+    12 << 20
+)  # bytes at once. mutagen copies them a few times, in the 128 MiB of the sandbox
 MOST_BYTES = 1000  # of a text before it is decoded
 FRONT_COVER = 3  # the kind of a picture in ID3, FLAC and ASF
 YEAR = re.compile(r"(?<!\d)([12]\d{3})(?:\d{4})?(?!\d)", re.ASCII)  # also of 20190503
@@ -133,7 +137,7 @@ def _within(seconds: float, read: Callable[[], object]) -> None:
     sys.setprofile(look)
     try:
         read()
-    except (Exception, _TooLongError):  # noqa: S110 - hostile tags: any error means "no tags"
+    except (Exception, _TooLongError):  # noqa: BLE001, S110 - hostile tags: no tags
         pass
     finally:
         sys.setprofile(None)
@@ -147,7 +151,7 @@ def _by_mutagen(file: int, container: str, codec: str) -> Iterable[_Found]:
     for read in READERS.get(codec if container == "ogg" else container, ()):
         try:
             yield read(cast(BinaryIO, _File(file)))
-        except Exception:  # noqa: S112 - there are none of this kind, or they are broken
+        except Exception:  # noqa: BLE001, S112 - there are none of this kind, or they are broken
             continue
 
 
@@ -195,7 +199,9 @@ def _of_id3(tags: Any) -> _Found:
         if frame is None:
             continue
         values = [str(each) for each in (frame.genres if name == "genre" else frame.text)]
-        found.texts[name] = _of_frame(values, is_latin=frame.encoding == mutagen.id3.Encoding.LATIN1)
+        found.texts[name] = _of_frame(
+            values, is_latin=frame.encoding == mutagen.id3.Encoding.LATIN1
+        )
     found.pictures = [(int(each.type), each.data) for each in tags.getall("APIC")]
     return found
 
@@ -371,8 +377,6 @@ def _bpm(text: str) -> float | None:
 
 def _cover(pictures: list[tuple[int, bytes]]) -> bytes:
     """The front cover, else the first picture, of those that are JPEG or PNG and not too large."""
-    fit = [
-        (kind, data) for kind, data in pictures if len(data) <= MOST_COVER and cover_type(data)
-    ]
+    fit = [(kind, data) for kind, data in pictures if len(data) <= MOST_COVER and cover_type(data)]
     front = [data for kind, data in fit if kind == FRONT_COVER]
     return (front or [data for _kind, data in fit] or [b""])[0]

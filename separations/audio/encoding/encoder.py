@@ -6,6 +6,7 @@ samples and needs all of them. (Fragments would avoid that, but many players do 
 """
 
 import io
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -22,13 +23,22 @@ from separations.audio.encoding.formats import (
     FFmpegFile,
     Flac,
     Format,
-    Tags,
     Wav,
 )
 from separations.audio.encoding.mp3 import CbrMp3
-from separations.audio.info import CHANNELS, SAMPLE_RATE
+from separations.audio.encoding.tag_blocks import (
+    comment_block,
+    opus_comments,
+    picture_block,
+    tag_mp4,
+)
+from separations.audio.info import CHANNELS, SAMPLE_RATE, Tags
 from separations.audio.store.readers import Samples
 from separations.audio.store.stem_file import FLAC_HEAD, disk_errors
+
+# Blocks of FLAC's metadata: kind, length in 24 bits
+FLAC_BLOCK = struct.Struct(">BBH")
+LAST_BLOCK, STREAMINFO, VORBIS_COMMENT, PICTURE = 0x80, 0, 4, 6
 
 
 class _Sink(Protocol):
@@ -73,12 +83,13 @@ def _open(target: Path, frames: int, format: Format, tags: Tags, bit_rate: int) 
             with _unbuffered(target) as file, _Mp3File(file, CbrMp3(frames, tags, bit_rate)) as mp3:
                 yield mp3
         case FFmpegFile(moves_back=True) as made:
-            with _Container(target, made, tags, bit_rate) as container:
+            with _Container(target, made, {}, bit_rate) as container:
                 yield container
+            tag_mp4(target, tags)
         case FFmpegFile() as made:
             with (
                 _unbuffered(target) as file,
-                _Container(_WriteOnly(file), made, tags, bit_rate) as container,
+                _Container(_WriteOnly(file), made, opus_comments(tags), bit_rate) as container,
             ):
                 yield container
         case Wav():
@@ -106,20 +117,17 @@ class _WriteOnly:
 
 
 class _FlacFile:
-    """FLAC whose head states the length from the start.
+    """FLAC whose head states the length from the start, and holds all tags and the cover.
 
     At the end libsndfile would also go back to state the MD5 of the samples, and the sizes of the
     smallest and the largest frame. Here these stay 0, which means unknown (RFC 9639, 8.2).
     """
 
     def __init__(self, file: BinaryIO, frames: int, tags: Tags, bits: int) -> None:
-        self._output = _Once(file, frames)
+        self._output = _Once(file, _FlacHead(frames, tags))
         self._file = soundfile.SoundFile(
             self._output, "w", SAMPLE_RATE, CHANNELS, subtype=f"PCM_{bits}", format="FLAC"
         )
-        self._file.title = tags.title
-        if tags.artist:  # libsndfile refuses an empty text
-            self._file.artist = tags.artist
 
     def __enter__(self) -> "_FlacFile":
         return self
@@ -134,14 +142,60 @@ class _FlacFile:
             self._output.check()
 
 
+class _FlacHead:
+    """What stands before the samples of a FLAC file (RFC 9639, 8), made from libsndfile's.
+
+    libsndfile knows neither the length beforehand nor pictures, and not all texts.
+    """
+
+    def __init__(self, frames: int, tags: Tags) -> None:
+        self._frames, self._tags, self._given = frames, tags, bytearray()
+
+    def take(self, piece: bytes) -> bytes:
+        """Take libsndfile's next bytes; returns the new head, and what follows it, once it ends."""
+        self._given += piece
+        blocks = dict[int, bytes]()
+        at, is_last = len(b"fLaC"), False
+        while not is_last:
+            block = FLAC_BLOCK.size + at
+            if len(self._given) < block:
+                return b""
+            kind, high, low = FLAC_BLOCK.unpack_from(self._given, at)
+            at, is_last = block + (high << 16 | low), bool(kind & LAST_BLOCK)
+            if len(self._given) < at:
+                return b""
+            blocks[kind & ~LAST_BLOCK] = bytes(self._given[block:at])
+        return self._made(blocks) + self._given[at:]
+
+    def _made(self, given: dict[int, bytes]) -> bytes:
+        about = given[STREAMINFO]
+        start = FLAC_HEAD - len(b"fLaC") - FLAC_BLOCK.size
+        # The last 36 of the bits before the MD5 are the length.
+        stated = int.from_bytes(about[start - 5 : start], "big") | self._frames
+        about = about[: start - 5] + stated.to_bytes(5, "big") + about[start:]
+        vendor = given.get(VORBIS_COMMENT, b"")
+        size = int.from_bytes(vendor[:4], "little")
+        comments = comment_block(self._tags, vendor[4 : 4 + size].decode())
+        blocks = [(STREAMINFO, about), (VORBIS_COMMENT, comments)]
+        if self._tags.cover:
+            blocks.append((PICTURE, picture_block(self._tags.cover)))
+        head = b"fLaC"
+        for kind, content in blocks:
+            last = LAST_BLOCK if kind == blocks[-1][0] else 0
+            size = len(content)
+            head += FLAC_BLOCK.pack(kind | last, size >> 16, size & 0xFFFF) + content
+        return head
+
+
 class _Once(io.RawIOBase):
     """The file that libsndfile writes FLAC to: it ignores changes of what is written already.
 
     libsndfile does not pass on errors from here; `check` raises the first.
     """
 
-    def __init__(self, file: BinaryIO, frames: int) -> None:
-        self._file, self._frames = _WriteOnly(file), frames
+    def __init__(self, file: BinaryIO, head: _FlacHead) -> None:
+        self._file = _WriteOnly(file)
+        self._head: _FlacHead | None = head
         self._at = self._end = 0
         self._error: OSError | None = None
 
@@ -157,11 +211,11 @@ class _Once(io.RawIOBase):
         return len(piece)
 
     def _append(self, piece: bytes) -> None:
-        if self._at < FLAC_HEAD <= self._at + len(piece):
-            # STREAMINFO ends here: the last 36 of its bits but for the MD5 are the length.
-            last = FLAC_HEAD - self._at
-            stated = int.from_bytes(piece[last - 5 : last], "big") | self._frames
-            piece = piece[: last - 5] + stated.to_bytes(5, "big") + piece[last:]
+        if self._head is not None:
+            piece = self._head.take(piece)
+            if not piece:
+                return
+            self._head = None
         self._file.write(piece)
 
     def check(self) -> None:
@@ -217,13 +271,17 @@ class _Container:
     """A file that FFmpeg encodes and writes. It resamples where the codec asks for another rate."""
 
     def __init__(
-        self, target: Path | _WriteOnly, made: FFmpegFile, tags: Tags, bit_rate: int
+        self,
+        target: Path | _WriteOnly,
+        made: FFmpegFile,
+        comments: dict[str, str],
+        bit_rate: int,
     ) -> None:
         # Bit-exact: no random serial number, so that a file that is made again is the same file.
         options = {**dict(made.options), "fflags": "+bitexact"}
         file = str(target) if isinstance(target, Path) else target
         self._container = av.open(file, "w", format=made.container, options=options)
-        self._container.metadata.update(tags.texts)
+        self._container.metadata.update(comments)
         stream = self._container.add_stream(made.codec, rate=made.sample_rate, layout="stereo")
         self._stream = cast(AudioStream, stream)
         if bit_rate:
