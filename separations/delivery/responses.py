@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
+from separations.audio.info import cover_type
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.byte_sources import ByteSource
 from separations.errors.fault import Fault
@@ -79,6 +80,28 @@ def send_archive(
     name = downloads.file_name(job, "stems", "zip")
     response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
     return response
+
+
+def send_cover(request: HttpRequest, job: Job, seconds: int) -> HttpResponseBase:
+    """Send the picture in the song's tags; browsers may keep it for so many seconds.
+
+    Raises:
+        Http404: it has none.
+    """
+    etag = f'"{job.upload.cover_sha256[:32]}"'
+    cover = job.upload.read_cover()
+    if not cover:
+        raise Http404
+    if byte_ranges.is_known(request, etag):
+        return byte_ranges.not_modified(etag)
+    kind = cover_type(cover)
+    headers = {
+        "Content-Disposition": f'inline; filename="cover.{kind.removeprefix("image/")}"',
+        "ETag": etag,
+        "Cache-Control": f"private, max-age={seconds}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HttpResponse(cover, content_type=kind, headers=headers)
 
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:

@@ -17,6 +17,7 @@ from separations.delivery import downloads, responses
 from separations.errors.fault import Fault
 from separations.models import Job
 
+COVER_SECONDS = 86400  # for which clients may keep it
 router = Router()
 Wanted = Annotated[schemas.Wanted, Query(...)]
 
@@ -81,6 +82,19 @@ def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpRes
     job = _finished(request, task_id)
     span = downloads.span_of(job, wanted.start, wanted.stop)
     return responses.send_archive(request, job, *_format(wanted), span)
+
+
+@router.get(
+    "/separate/{uuid:task_id}/cover",
+    response={**problem_responses(401, 404, 429)},
+    openapi_extra=binary_response("image/*", {304: "Not changed."}),
+    url_name="cover",
+    summary="Download the cover",
+    tags=["Downloads"],
+)
+def cover(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
+    """The picture in the file's tags, JPEG or PNG; 404 where there is none."""
+    return responses.send_cover(request, permissions.job_or_404(request, task_id), COVER_SECONDS)
 
 
 def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:

@@ -6,6 +6,7 @@ not at all. Such texts are too short for detectors that count letters (charset-n
 does: scripts that change inside a word, a capital after a small letter, symbols between letters.
 """
 
+import codecs
 import unicodedata
 from collections.abc import Iterable
 
@@ -20,9 +21,14 @@ CHARSETS = {
     "koi8_r": 1.5,  # Cyrillic, in mails of the nineties
     "gb18030": 1.5,  # Chinese
 }
-# Loaded now: the sandbox has no files, from which Python would load them at their first use.
-for name in (*CHARSETS, "latin-1", "utf-16", "utf-16-le", "utf-16-be", "gb2312", "euc_kr"):
-    "".encode(name)
+# By every name that is used here or in mutagen, loaded now: the sandbox has no files, from which
+# Python would load them at their first use.
+for name in (
+    *CHARSETS,
+    *("ascii", "latin-1", "latin1", "utf-8", "utf8", "utf-16", "utf16"),
+    *("utf-16-le", "utf-16-be", "utf_16_le", "utf_16_be", "gb2312", "euc_kr"),
+):
+    codecs.lookup(name)
 ACCEPTED = 1.2  # penalty a character beyond which a text is no text
 APOSTROPHES, MARKS = "’‘´", "“”«»„–—…¿¡°ªº·"
 EAST_SLAVIC = {chr(point) for point in range(0x410, 0x450)} | set("ЁёЄєІіЇїҐґЎў")
@@ -89,7 +95,9 @@ def _charset_of(texts: Iterable[bytes]) -> str | None:
         return "ascii"
     penalties = {name: _penalty(joined, name) + prior for name, prior in CHARSETS.items()}
     best = min(penalties, key=lambda name: penalties[name])
-    high = sum(byte >= 0x80 for byte in joined)
+    if penalties[best] == float("inf"):
+        return None
+    high = sum(char > "\x7f" for char in joined.decode(best))
     return best if penalties[best] - CHARSETS[best] <= ACCEPTED * high else None
 
 

@@ -38,9 +38,7 @@ from separations.audio.info import (
     cover_type,
 )
 
-CPU_SECONDS = (
-    2.0  # to read all tags of a file, and to decode them; common ones take some milliseconds
-)
+CPU_SECONDS = 1.0  # to read all tags of a file, and again to decode them; usually milliseconds
 MOST_READ = (
     12 << 20
 )  # bytes at once. mutagen copies them a few times, in the 128 MiB of the sandbox
