@@ -1,15 +1,11 @@
 """Tags and covers are read from every kind of file, in any character set; hostile ones are not."""
 
-import base64
 import io
 import os
-import struct
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mutagen.aiff
 import mutagen.apev2
@@ -21,7 +17,6 @@ import mutagen.oggvorbis
 import mutagen.wave
 import pytest
 import soundfile
-from mutagen.id3 import APIC, TALB, TBPM, TCON, TDRC, TIT2, TKEY, TPE1, TRCK, Encoding
 
 from separations.audio.decoding import tags as reading
 from separations.audio.decoding.charsets import decode_texts
@@ -29,7 +24,19 @@ from separations.audio.decoding.probe import probe
 from separations.audio.info import MOST_COVER, Tags
 from separations.audio.sandbox.decoder_process import probe_isolated
 from tests.support import sounds
-from tests.support.tagged import JPEG, PNG, apev2, id3, id3v1, riff_info, synchsafe, text_frame
+from tests.support.tagged import (
+    HOSTILE,
+    JPEG,
+    KINDS,
+    PNG,
+    apev2,
+    fully_tagged,
+    id3,
+    id3v1,
+    riff_info,
+    text_frame,
+    with_id3,
+)
 
 FULL = Tags("봄날", "Ä & Ö", "Album", 7, 12, 1999, "Rock", 127.98, "F#m", JPEG)
 
@@ -69,75 +76,13 @@ Read = Callable[[bytes], Tags]
 # Every kind of tags
 
 
-def with_id3(file: Any) -> None:
-    file.add_tags() if file.tags is None else None
-    for frame in (
-        TIT2(Encoding.UTF8, "봄날"),
-        TPE1(Encoding.UTF8, "Ä & Ö"),
-        TALB(Encoding.UTF8, "Album"),
-        TRCK(Encoding.UTF8, "7/12"),
-        TDRC(Encoding.UTF8, "1999-05-03"),
-        TCON(Encoding.UTF8, "17"),
-        TBPM(Encoding.UTF8, "127.98"),
-        TKEY(Encoding.UTF8, "F#m"),
-        APIC(Encoding.UTF8, "image/png", 4, "", PNG),
-        APIC(Encoding.UTF8, "image/jpg", 3, "front", JPEG),
-    ):
-        file.tags.add(frame)
-
-
-def with_comments(file: Any) -> None:
-    comments = {
-        "Title": "봄날",
-        "ARTIST": "Ä & Ö",
-        "album": "Album",
-        "tracknumber": "07",
-        "tracktotal": "12",
-        "date": "19990503",
-        "genre": "Rock",
-        "bpm": "127,98",
-        "initialkey": "F#m",
-    }
-    for name, text in comments.items():
-        file[name] = text
-    picture = mutagen.flac.Picture()
-    picture.type, picture.mime, picture.data = 3, "image/jpeg", JPEG
-    if isinstance(file, mutagen.flac.FLAC):
-        file.add_picture(picture)
-    else:
-        file["metadata_block_picture"] = base64.b64encode(picture.write()).decode()
-
-
-def with_atoms(file: Any) -> None:
-    file["\xa9nam"], file["\xa9ART"], file["\xa9alb"] = "봄날", "Ä & Ö", "Album"
-    file["\xa9day"], file["\xa9gen"], file["trkn"], file["tmpo"] = "1999", "Rock", [(7, 12)], [128]
-    file["----:com.apple.iTunes:initialkey"] = b"F#m"
-    file["covr"] = [mutagen.mp4.MP4Cover(JPEG)]
-
-
-KINDS: dict[str, tuple[Any, Any]] = {
-    "mp3": (mutagen.File, with_id3),
-    "wav": (mutagen.wave.WAVE, with_id3),
-    "flac": (mutagen.flac.FLAC, with_comments),
-    "ogg": (mutagen.oggvorbis.OggVorbis, with_comments),
-    "opus": (mutagen.oggopus.OggOpus, with_comments),
-    "m4a": (mutagen.mp4.MP4, with_atoms),
-}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_tags_of_every_kind_of_file_are_read(
     songs: dict[str, bytes], tmp_path: Path, kind: str
 ) -> None:
     """In the sandbox, where no module and no character set can be loaded any more."""
-    library, add = KINDS[kind]
-    data = io.BytesIO(songs[kind])
-    file = library(data)
-    add(file)
-    data.seek(0)
-    file.save(data)
     path = tmp_path / "song"
-    path.write_bytes(data.getvalue())
+    path.write_bytes(fully_tagged(kind, songs[kind]))
     whole_beats = replace(FULL, bpm=128.0)
     assert probe_isolated(path, 60).tags == (whole_beats if kind == "m4a" else FULL)
 
@@ -331,52 +276,6 @@ def test_a_cover_is_a_picture_of_bounded_size(songs: dict[str, bytes], read: Rea
 
 
 # Hostile tags
-
-
-def bomb(megabytes: int) -> bytes:
-    """A compressed frame of ID3v2.4, with its length before it."""
-    data = zlib.compress(b"\0" + bytes(megabytes << 20), 9)
-    content = struct.pack(">I", 1 << 20) + data
-    return b"TXXX" + synchsafe(len(content)) + b"\0\x09" + content
-
-
-def nested(depth: int) -> bytes:
-    frame = b""
-    for _ in range(depth):
-        frame = b"CHAP" + synchsafe(len(frame) + 18) + b"\0\0" + b"a\0" + bytes(16) + frame
-    return frame
-
-
-def with_comment(flac: bytes, size: bytes) -> bytes:
-    """A block of comments before the others but the first, with one of which the size is given."""
-    content = bytes(4) + b"\1\0\0\0" + size + b"title=T"
-    return flac[:42] + b"\x04" + len(content).to_bytes(3, "big") + content + flac[42:]
-
-
-def atoms(depth: int) -> bytes:
-    atom = b""
-    for _ in range(depth):
-        atom = struct.pack(">I", len(atom) + 8) + b"moov" + atom
-    return atom
-
-
-HOSTILE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
-    "bombs in frames": ("mp3", lambda song: id3(*[bomb(30)] * 6, version=4) + song),
-    "a bomb larger than memory": ("mp3", lambda song: id3(bomb(200), version=4) + song),
-    "frames in frames": ("mp3", lambda song: id3(nested(3000), version=4) + song),
-    "many frames": (
-        "mp3",
-        lambda song: id3(b"".join([text_frame("TXXX", b"\0a\0b", 4)] * 10_000), version=4) + song,
-    ),
-    "an APE of 4 billion items": (
-        "mp3",
-        lambda song: song + apev2({"Title": "T"}, count=0xFFFFFFFF),
-    ),
-    "an APE of 4 GB": ("mp3", lambda song: song + apev2({"Title": "T"}, size=0xFFFFFFFF)),
-    "atoms in atoms": ("m4a", lambda song: song + atoms(5000)),
-    "many atoms": ("m4a", lambda song: song + b"\0\0\0\x08free" * 30_000),
-    "a comment of 4 GB": ("flac", lambda song: with_comment(song, b"\xf0\xff\xff\xff")),
-}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

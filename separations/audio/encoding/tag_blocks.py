@@ -137,25 +137,25 @@ def tag_mp4(path: Path, tags: Tags) -> None:
 
 def _tag_mp4(path: Path, tags: Tags) -> None:
     found = texts(tags)
-    file = MP4(path)
-    if file.tags is None:
-        file.add_tags()
+    mp4 = MP4(path)
+    if mp4.tags is None:
+        mp4.add_tags()
     for name, atom in (("title", "nam"), ("artist", "ART"), ("album", "alb"), ("genre", "gen")):
         if name in found:
-            file[f"\xa9{atom}"] = found[name]
+            mp4[f"\xa9{atom}"] = found[name]
     if tags.year:
-        file["\xa9day"] = found["year"]
+        mp4["\xa9day"] = found["year"]
     if tags.track:
-        file["trkn"] = [(tags.track, tags.track_total or 0)]
+        mp4["trkn"] = [(tags.track, tags.track_total or 0)]
     if tags.bpm:
-        file["tmpo"] = [max(1, round(tags.bpm))]  # a whole number, by the format
+        mp4["tmpo"] = [max(1, round(tags.bpm))]  # a whole number, by the format
     if tags.key:
-        file[INITIAL_KEY] = tags.key.encode()
+        mp4[INITIAL_KEY] = tags.key.encode()
     if tags.cover:
         is_png = cover_type(tags.cover) == "image/png"
         kind = MP4Cover.FORMAT_PNG if is_png else MP4Cover.FORMAT_JPEG
-        file["covr"] = [MP4Cover(tags.cover, kind)]
-    file.save(padding=_no_padding)
+        mp4["covr"] = [MP4Cover(tags.cover, kind)]
+    mp4.save(padding=_no_padding)
 
 
 def _no_padding(_info: object) -> int:
