@@ -169,7 +169,8 @@ def _probe(path: Path, name: str, client: str) -> tuple[Upload, bytes]:
 
 def _title_from(name: str) -> str:
     stem = PurePath(name).stem.replace("_", " ")
-    return " ".join("".join(c if c.isprintable() else " " for c in stem).split())[:200] or "song"
+    letters = (c if c.isprintable() and c != "\N{REPLACEMENT CHARACTER}" else " " for c in stem)
+    return " ".join("".join(letters).split())[:200] or "song"
 
 
 def drop(upload: Upload) -> None:

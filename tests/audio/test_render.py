@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -132,6 +133,9 @@ def test_all_tags_and_the_cover_are_read_back(tmp_path: Path, name: str) -> None
     with target.open("rb") as file:
         info = probe(file.fileno(), 60)
         assert info.tags == (whole_beats if name == "m4a" else FULL)
+        if name == "flac":  # known from the first bytes on, before it is encoded
+            stated = int.from_bytes(os.pread(file.fileno(), 5, 21), "big") & (1 << 36) - 1
+            assert stated == 22_050
         assert info.frames in (22_050, 24_000, -(-22_050 // 1024) * 1024)
     with av.open(str(target)) as container:
         tags = {**container.metadata, **container.streams.audio[0].metadata}

@@ -3,6 +3,7 @@
 import io
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -299,3 +300,17 @@ def test_reading_tags_takes_bounded_time(tmp_path: Path, monkeypatch: pytest.Mon
         found = reading.read_tags(song.fileno(), "mp3", "mp3float", {"title": "T"})
     assert time.process_time() - began < 1.0
     assert found == Tags("T")
+
+
+def test_a_tag_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    with path.open("wb") as file:
+        file.write(b"ID3\3\0\0" + b"\x7f" * 4)  # 256 MB
+        file.truncate(100_000_000)
+    tracemalloc.start()
+    try:
+        with path.open("rb") as song:
+            assert reading.read_tags(song.fileno(), "mp3", "mp3float", {"title": "T"}) == Tags("T")
+        assert tracemalloc.get_traced_memory()[1] < 3 * reading.MOST_READ
+    finally:
+        tracemalloc.stop()
