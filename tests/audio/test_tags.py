@@ -234,6 +234,28 @@ def test_the_sandbox_knows_all_character_sets(songs: dict[str, bytes], tmp_path:
     assert probe_isolated(path, 60).tags == Tags("봄날", album="앨범", genre="장르", cover=JPEG)
 
 
+CASES = {
+    "mp3_id3v1_latin1.mp3": Tags("Café Señorita", "Beyoncé", genre="Classic Rock"),
+    "mp3_apev2_cover_at_end.mp3": Tags("Tail Title"),  # whose cover is no JPEG
+    "mp3_all_tags_and_cover.mp3": Tags(
+        "Full Title", "Some Artist", "Some Album", 7, 12, 1999, "Rock", 120.0, "Am"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tags_of_files_that_went_wrong(name: str) -> None:
+    with sounds.shared(f"../cases/{name}").open("rb") as file:
+        found = reading.read_tags(file.fileno(), "mp3", "mp3float", {})
+    assert replace(found, cover=b"") == CASES[name]
+    assert len(found.cover) == (766 if name.startswith("mp3_all") else 0)
+
+
+def test_a_wav_of_another_country_that_went_wrong(read: Read) -> None:
+    data = sounds.shared("../cases/wav_info_cp1252.wav").read_bytes()
+    assert read(data) == Tags("Café del Mar", "Beyoncé")
+
+
 # Values
 
 
