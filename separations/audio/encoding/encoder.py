@@ -5,19 +5,17 @@ sent while the rest is encoded. An M4A file is finished as a whole: its index st
 samples and needs all of them. (Fragments would avoid that, but many players do not read them.)
 """
 
-import io
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, assert_never, cast
+from typing import BinaryIO, Protocol, assert_never, cast
 
 import av
 import numpy as np
-import soundfile
 from av.audio.stream import AudioStream
 
+from separations.audio.encoding.flac import FlacFile
 from separations.audio.encoding.formats import (
     ConstantRateMp3,
     FFmpegFile,
@@ -26,19 +24,11 @@ from separations.audio.encoding.formats import (
     Wav,
 )
 from separations.audio.encoding.mp3 import CbrMp3
-from separations.audio.encoding.tag_blocks import (
-    comment_block,
-    opus_comments,
-    picture_block,
-    tag_mp4,
-)
-from separations.audio.info import CHANNELS, SAMPLE_RATE, Tags
+from separations.audio.encoding.tag_blocks import opus_comments, tag_mp4
+from separations.audio.encoding.write_only import WriteOnly
+from separations.audio.info import SAMPLE_RATE, Tags
 from separations.audio.store.readers import Samples
-from separations.audio.store.stem_file import FLAC_HEAD, disk_errors
-
-# Blocks of FLAC's metadata: kind, length in 24 bits
-FLAC_BLOCK = struct.Struct(">BBH")
-LAST_BLOCK, STREAMINFO, VORBIS_COMMENT, PICTURE = 0x80, 0, 4, 6
+from separations.audio.store.stem_file import disk_errors
 
 
 class _Sink(Protocol):
@@ -77,7 +67,7 @@ def size_of(frames: int, format: Format, tags: Tags, bit_rate: int) -> int | Non
 def _open(target: Path, frames: int, format: Format, tags: Tags, bit_rate: int) -> Iterator[_Sink]:
     match format.encoder:
         case Flac(bits):
-            with _unbuffered(target) as file, _FlacFile(file, frames, tags, bits) as flac:
+            with _unbuffered(target) as file, FlacFile(file, frames, tags, bits) as flac:
                 yield flac
         case ConstantRateMp3():
             with _unbuffered(target) as file, _Mp3File(file, CbrMp3(frames, tags, bit_rate)) as mp3:
@@ -89,7 +79,7 @@ def _open(target: Path, frames: int, format: Format, tags: Tags, bit_rate: int) 
         case FFmpegFile() as made:
             with (
                 _unbuffered(target) as file,
-                _Container(_WriteOnly(file), made, opus_comments(tags), bit_rate) as container,
+                _Container(WriteOnly(file), made, opus_comments(tags), bit_rate) as container,
             ):
                 yield container
         case Wav():
@@ -102,142 +92,11 @@ def _unbuffered(target: Path) -> BinaryIO:
     return target.open("wb", buffering=0)
 
 
-class _WriteOnly:
-    """A file without seeking, whose `write` writes everything or fails."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        whole = len(rest)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        return whole
-
-
-class _FlacFile:
-    """FLAC whose head states the length from the start, and holds all tags and the cover.
-
-    At the end libsndfile would also go back to state the MD5 of the samples, and the sizes of the
-    smallest and the largest frame. Here these stay 0, which means unknown (RFC 9639, 8.2).
-    """
-
-    def __init__(self, file: BinaryIO, frames: int, tags: Tags, bits: int) -> None:
-        self._output = _Once(file, _FlacHead(frames, tags))
-        self._file = soundfile.SoundFile(
-            self._output, "w", SAMPLE_RATE, CHANNELS, subtype=f"PCM_{bits}", format="FLAC"
-        )
-
-    def __enter__(self) -> "_FlacFile":
-        return self
-
-    def write(self, block: Samples) -> None:
-        self._file.write(block)
-        self._output.check()
-
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._output.check()
-
-
-class _FlacHead:
-    """What stands before the samples of a FLAC file (RFC 9639, 8), made from libsndfile's.
-
-    libsndfile knows neither the length beforehand nor pictures, and not all texts.
-    """
-
-    def __init__(self, frames: int, tags: Tags) -> None:
-        self._frames, self._tags, self._given = frames, tags, bytearray()
-
-    def take(self, piece: bytes) -> bytes:
-        """Take libsndfile's next bytes; returns the new head, and what follows it, once it ends."""
-        self._given += piece
-        blocks = dict[int, bytes]()
-        at, is_last = len(b"fLaC"), False
-        while not is_last:
-            block = FLAC_BLOCK.size + at
-            if len(self._given) < block:
-                return b""
-            kind, high, low = FLAC_BLOCK.unpack_from(self._given, at)
-            at, is_last = block + (high << 16 | low), bool(kind & LAST_BLOCK)
-            if len(self._given) < at:
-                return b""
-            blocks[kind & ~LAST_BLOCK] = bytes(self._given[block:at])
-        return self._made(blocks) + self._given[at:]
-
-    def _made(self, given: dict[int, bytes]) -> bytes:
-        about = given[STREAMINFO]
-        start = FLAC_HEAD - len(b"fLaC") - FLAC_BLOCK.size
-        # The last 36 of the bits before the MD5 are the length.
-        stated = int.from_bytes(about[start - 5 : start], "big") | self._frames
-        about = about[: start - 5] + stated.to_bytes(5, "big") + about[start:]
-        vendor = given.get(VORBIS_COMMENT, b"")
-        size = int.from_bytes(vendor[:4], "little")
-        comments = comment_block(self._tags, vendor[4 : 4 + size].decode())
-        blocks = [(STREAMINFO, about), (VORBIS_COMMENT, comments)]
-        if self._tags.cover:
-            blocks.append((PICTURE, picture_block(self._tags.cover)))
-        head = b"fLaC"
-        for kind, content in blocks:
-            last = LAST_BLOCK if kind == blocks[-1][0] else 0
-            size = len(content)
-            head += FLAC_BLOCK.pack(kind | last, size >> 16, size & 0xFFFF) + content
-        return head
-
-
-class _Once(io.RawIOBase):
-    """The file that libsndfile writes FLAC to: it ignores changes of what is written already.
-
-    libsndfile does not pass on errors from here; `check` raises the first.
-    """
-
-    def __init__(self, file: BinaryIO, head: _FlacHead) -> None:
-        self._file = _WriteOnly(file)
-        self._head: _FlacHead | None = head
-        self._at = self._end = 0
-        self._error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        if self._at == self._end and self._error is None:
-            try:
-                self._append(piece)
-            except OSError as error:
-                self._error = error
-        self._at += len(piece)
-        self._end = max(self._end, self._at)
-        return len(piece)
-
-    def _append(self, piece: bytes) -> None:
-        if self._head is not None:
-            piece = self._head.take(piece)
-            if not piece:
-                return
-            self._head = None
-        self._file.write(piece)
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._end)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, _buffer: Any) -> int:
-        return 0
-
-
 class _Mp3File:
     """MP3 at a constant bit rate, frame by frame."""
 
     def __init__(self, file: BinaryIO, layout: CbrMp3) -> None:
-        self._file, self._layout, self._frames = _WriteOnly(file), layout, 0
+        self._file, self._layout, self._frames = WriteOnly(file), layout, 0
         self._written = 0
         self._codec = av.CodecContext.create("libmp3lame", "w")
         self._codec.sample_rate, self._codec.layout = SAMPLE_RATE, "stereo"
@@ -272,7 +131,7 @@ class _Container:
 
     def __init__(
         self,
-        target: Path | _WriteOnly,
+        target: Path | WriteOnly,
         made: FFmpegFile,
         comments: dict[str, str],
         bit_rate: int,
