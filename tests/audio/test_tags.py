@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import mutagen.aiff
 import mutagen.apev2
+import mutagen.asf
 import mutagen.flac
 import mutagen.id3
 import mutagen.mp4
@@ -97,6 +99,27 @@ def test_tags_of_aiff_are_read(tmp_path: Path) -> None:
     file.save()
     with path.open("rb") as song:
         assert reading.read_tags(song.fileno(), "aiff", "pcm_s16be", {}) == FULL
+
+
+def test_tags_of_wma_are_read(tmp_path: Path) -> None:
+    path = sounds.encode(tmp_path / "a.wma", sounds.music(0.1), "libmp3lame")
+    file = mutagen.asf.ASF(path)
+    for name, values in {
+        "Title": ["봄날"],
+        "Author": ["Ä & Ö", "Ä & Ö"],  # some programs write each twice
+        "WM/AlbumTitle": ["Album"],
+        "WM/TrackNumber": ["7/12"],
+        "WM/Year": ["1999"],
+        "WM/Genre": ["Rock"],
+        "WM/BeatsPerMinute": ["127.98"],
+        "WM/InitialKey": ["F#m"],
+    }.items():
+        file[name] = values
+    picture = struct.pack("<BI", 3, len(JPEG)) + "image/jpeg\0\0".encode("utf-16-le") + JPEG
+    file["WM/Picture"] = [picture]
+    file.save()
+    with path.open("rb") as song:
+        assert reading.read_tags(song.fileno(), "asf", "wmav2", {}) == FULL
 
 
 def test_tags_that_only_ffmpeg_knows_are_taken(tmp_path: Path) -> None:

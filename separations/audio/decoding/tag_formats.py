@@ -76,8 +76,13 @@ def named(texts: Mapping[str, list[Any]]) -> Found:
         values = next((texts[each] for each in spellings if texts.get(each)), [])
         if values:
             is_raw = isinstance(values[0], bytes)
-            found.texts[name] = values[0] if is_raw else ", ".join(map(str, values[:10]))
+            found.texts[name] = values[0] if is_raw else _joined(values)
     return found
+
+
+def _joined(values: list[Any]) -> str:
+    """Several values as one text; some programs write each twice."""
+    return ", ".join(dict.fromkeys(map(str, values[:10])))
 
 
 def by_mutagen(file: int, container: str, codec: str) -> Iterator[Found]:
@@ -143,12 +148,12 @@ def _of_id3(tags: Any) -> Found:
 def _of_frame(values: list[str], *, is_latin: bool) -> Text:
     """A frame's texts; as bytes where it says Latin-1, which is not true of many."""
     if not is_latin:
-        return ", ".join(values)
+        return _joined(values)
     try:
         whole = "\0".join(values).encode("latin-1")  # UTF-16 was taken apart at its zeros
         return whole if whole[:2] in (b"\xff\xfe", b"\xfe\xff") else whole.replace(b"\0", b", ")
     except UnicodeError:
-        return ", ".join(values)
+        return _joined(values)
 
 
 def _apev2(file: BinaryIO) -> Found:
@@ -200,7 +205,7 @@ def _mp4(file: BinaryIO) -> Found:
         if values and isinstance(values[0], bytes):
             found.texts[name] = bytes(values[0])
         elif values and values[0]:
-            found.texts[name] = ", ".join(map(str, values))
+            found.texts[name] = _joined(values)
     for number, total in (tags.get("trkn") or [])[:1]:
         found.texts["track"] = f"{number}/{total}"
     found.pictures = [(FRONT_COVER, bytes(each)) for each in tags.get("covr") or []]
