@@ -566,7 +566,8 @@ def test_the_description_is_openapi_3_1_and_names_what_is_answered() -> None:
     one = "/separate/{task_id}"
     assert paths == {
         *("/separate", one, f"{one}/cancel", f"{one}/retry", f"{one}/progress"),
-        *(f"{one}/stems/{{stem_name}}", f"{one}/mixdown", f"{one}/archive", "/jobs", "/models"),
+        *(f"{one}/stems/{{stem_name}}", f"{one}/mixdown", f"{one}/archive"),
+        *(f"{one}/cover", "/jobs", "/models"),
     }
     for operations in described["paths"].values():
         for operation in operations.values():
@@ -584,7 +585,7 @@ def test_operation_ids_stay_wherever_the_code_moves() -> None:
     paths = Client().get("/api/openapi.json").json()["paths"].values()
     found = sorted(operation["operationId"] for path in paths for operation in path.values())
     names = (
-        *("archive", "cancel", "delete", "list_jobs", "mixdown", "models"),
+        *("archive", "cancel", "cover", "delete", "list_jobs", "mixdown", "models"),
         *("progress", "retry", "separate", "stem", "task"),
     )
     assert found == [f"separations_api_routes_{name}" for name in names]
