@@ -20,6 +20,7 @@ GATED = {
 }
 BOUNDED = {
     "separations/audio/sandbox/decoder_slots.py": "one line for each decoder of the machine",
+    "separations/audio/sandbox/decoder_check.py": "a tiny song, in memory but where there is none",
     "separations/disk/disk_space.py": "one number",
     "separations/disk/reservations.py": "a number for each consumer",
     "separations/monitoring/multiprocess.py": "files of a fixed size, one of each kind a process",
@@ -28,6 +29,7 @@ BOUNDED = {
     "separations/engine/priority.py": "no disk: /proc",
     "separations/audio/child_process.py": "no disk: the pipe to the parent process",
     "stemsite/secret_key.py": "the secret key, once",
+    "stemsite/supervisor/runs.py": "a few numbers about this run",
 }
 OPERATORS = {
     "separations/engine/weights/copying.py": "fetch_models",

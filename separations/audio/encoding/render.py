@@ -16,6 +16,9 @@ from separations.audio.info import CHANNELS, SAMPLE_RATE, Tags
 from separations.audio.store.readers import Reader
 
 HEAD_BYTES = 1 << 16  # more than headers and tags have, without the cover
+NOT_HERE = 0xFFFFFFFF  # RF64, instead of a size: it stands in the chunk ds64
+MOST_RIFF = NOT_HERE - 1
+DS64_BYTES = 8 + 28
 
 
 def common_gain(peaks: list[float]) -> float:
@@ -27,7 +30,8 @@ def _header(wav: Wav, frames: int, tags: Tags, tail_bytes: int) -> bytes:
     """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`).
 
     The tags that RIFF knows stand before the samples, as FFmpeg writes them; all of them, with the
-    cover, follow the samples (`tail_bytes`) as ID3, where taggers write it.
+    cover, follow the samples (`tail_bytes`) as ID3, where taggers write it. What exceeds the 4 GiB
+    that RIFF can state is RF64 (EBU Tech 3306): the same, with longer sizes in front.
     """
     width = wav.bytes_per_sample
     align = width * CHANNELS
@@ -43,13 +47,19 @@ def _header(wav: Wav, frames: int, tags: Tags, tail_bytes: int) -> bytes:
     )
     chunks = _chunk(b"fmt ", fmt)
     if wav.is_float:
-        chunks += _chunk(b"fact", struct.pack("<I", frames))
+        chunks += _chunk(b"fact", struct.pack("<I", min(frames, NOT_HERE)))
     info = b"".join(_chunk(name, text.encode() + b"\0") for name, text in _info(tags) if text)
     if info:
         chunks += _chunk(b"LIST", b"INFO" + info)
-    chunks += b"data" + struct.pack("<I", data)
-    size = 4 + len(chunks) + data + tail_bytes
-    return b"RIFF" + struct.pack("<I", size) + b"WAVE" + chunks
+    whole = 4 + len(chunks) + 8 + data + tail_bytes
+    if whole <= MOST_RIFF:
+        sizes, stated, name = b"", data, b"RIFF"
+    else:
+        whole += DS64_BYTES
+        sizes = _chunk(b"ds64", struct.pack("<QQQI", whole, data, frames, 0))
+        whole, stated, name = NOT_HERE, NOT_HERE, b"RF64"
+    head = name + struct.pack("<I", whole) + b"WAVE"
+    return head + sizes + chunks + b"data" + struct.pack("<I", stated)
 
 
 def _info(tags: Tags) -> tuple[tuple[bytes, str], ...]:

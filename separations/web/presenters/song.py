@@ -16,7 +16,7 @@ from separations.logs.secret_tokens import ShareToken
 from separations.models import Job, Upload
 from separations.queue import queue_position
 from separations.queue.queue_position import Standing
-from separations.web.number_format import plain_number
+from separations.web.number_format import lasting, plain_number
 from separations.web.presenters.levels import SILENCE
 
 
@@ -98,7 +98,7 @@ def present_song(job: Job, grant: Grant | None = None) -> SongPresenter:
         about=_about(job.upload),
         tempo_and_key=_tempo_and_key(job.upload),
         cover=_cover(grant.key, job.upload),
-        length=duration(job.upload.seconds),
+        length=lasting(job.upload.seconds),
         seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
         headline=_headline(run),
@@ -137,12 +137,6 @@ def _error(job: Job) -> str:
 
 def standstill() -> str:
     return user_messages.standstill(queue_position.standstill())
-
-
-def duration(seconds: float) -> str:
-    """75.2 → 1:15"""
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02}"
 
 
 def _about(upload: Upload) -> str:
@@ -206,6 +200,10 @@ def _remaining(job: Job) -> str:
     seconds, minutes = _rounded_remaining(job)
     if seconds:
         return gettext("about %(seconds)d s left") % {"seconds": seconds}
+    if minutes >= 60:
+        hours, minutes = divmod(minutes, 60)
+        text = gettext("about %(hours)d h %(minutes)d min left")
+        return text % {"hours": hours, "minutes": minutes}
     return gettext("about %(minutes)d min left") % {"minutes": minutes} if minutes else ""
 
 

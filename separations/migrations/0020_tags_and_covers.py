@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('separations', '0018_a_wait_for_room'),
+        ('separations', '0019_causes_of_faults'),
     ]
 
     operations = [
