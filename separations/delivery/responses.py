@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import gain_db
+from separations.audio.info import cover_type
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.archives import Archive
 from separations.delivery.byte_sources import ByteSource
@@ -100,6 +101,28 @@ def _with_gain(
             gain = download.gain(widest_range(client(request)))
             response.headers[GAIN_HEADER] = f"{gain_db(gain):.2f}"
     return response
+
+
+def send_cover(request: HttpRequest, job: Job, seconds: int) -> HttpResponseBase:
+    """Send the picture in the song's tags; browsers may keep it for so many seconds.
+
+    Raises:
+        Http404: it has none.
+    """
+    etag = f'"{job.upload.cover_sha256[:32]}"'
+    cover = job.upload.read_cover()
+    if not cover:
+        raise Http404
+    if byte_ranges.is_known(request, etag):
+        return byte_ranges.not_modified(etag)
+    kind = cover_type(cover)
+    headers = {
+        "Content-Disposition": f'inline; filename="cover.{kind.removeprefix("image/")}"',
+        "ETag": etag,
+        "Cache-Control": f"private, max-age={seconds}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HttpResponse(cover, content_type=kind, headers=headers)
 
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:

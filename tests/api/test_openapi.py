@@ -25,6 +25,7 @@ OPERATIONS = {
     "downloadStem": ("get", "/api/separate/{task_id}/stems/{stem_name}"),
     "downloadMix": ("get", "/api/separate/{task_id}/mixdown"),
     "downloadArchive": ("get", "/api/separate/{task_id}/archive"),
+    "downloadCover": ("get", "/api/separate/{task_id}/cover"),
     "listJobs": ("get", "/api/jobs"),
     "listModels": ("get", "/api/models"),
     "getLimits": ("get", "/api/limits"),

@@ -10,7 +10,7 @@ from ninja import Query, Router
 from separations.access import permissions
 from separations.api import schemas
 from separations.api.descriptions import BYTES
-from separations.api.openapi import SOUND, file_responses, problem_responses
+from separations.api.openapi import SOUND, file_responses, picture_responses, problem_responses
 from separations.api.serializers import status_name
 from separations.audio.encoding.formats import Format, read_format
 from separations.audio.mixing.gain_laws import FARTHEST, LOUDEST, UNITY
@@ -18,6 +18,7 @@ from separations.delivery import downloads, responses
 from separations.errors.fault import Fault
 from separations.models import Job
 
+COVER_SECONDS = 86400  # for which clients may keep it
 router = Router()
 Wanted = Annotated[schemas.Wanted, Query(...)]
 
@@ -86,6 +87,21 @@ def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpRes
     job = _finished(request, task_id)
     span = downloads.span_of(job, wanted.start, wanted.stop)
     return _as_accepted(request, responses.send_archive(request, job, *_format(wanted), span))
+
+
+@router.get(
+    "/separate/{uuid:task_id}/cover",
+    response={**problem_responses(401, 404, 429)},
+    openapi_extra=picture_responses("The picture."),
+    operation_id="downloadCover",
+    url_name="cover",
+    summary="Download the cover",
+    tags=["Downloads"],
+)
+def cover(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
+    """The picture in the file's tags, JPEG or PNG; 404 where there is none."""
+    job = permissions.job_or_404(request, task_id)
+    return _as_accepted(request, responses.send_cover(request, job, COVER_SECONDS))
 
 
 def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
