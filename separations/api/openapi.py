@@ -75,13 +75,6 @@ def file_responses(description: str, *media_types: str) -> dict[str, Any]:
     }
 
 
-def picture_responses(description: str) -> dict[str, Any]:
-    """As `file_responses`, of a picture, which is always sent whole."""
-    found = file_responses(description, "image/jpeg", "image/png")
-    del found["responses"][206]
-    return {**found, "parameters": [descriptions.IF_NONE_MATCH]}
-
-
 SOUND = tuple(dict.fromkeys(format.content_type for format in FORMATS.values()))
 
 

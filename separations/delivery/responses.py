@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
 from separations.access import share_links
@@ -22,7 +22,7 @@ from separations.audio.encoding.render import gain_db
 from separations.audio.info import cover_type
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.archives import Archive
-from separations.delivery.byte_sources import ByteSource
+from separations.delivery.byte_sources import ByteSource, InMemory
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
 from separations.fair_use.address_ranges import widest_range
@@ -109,20 +109,14 @@ def send_cover(request: HttpRequest, job: Job, seconds: int) -> HttpResponseBase
     Raises:
         Http404: it has none.
     """
-    etag = f'"{job.upload.cover_sha256[:32]}"'
     cover = job.upload.read_cover()
     if not cover:
         raise Http404
-    if byte_ranges.is_known(request, etag):
-        return byte_ranges.not_modified(etag)
-    kind = cover_type(cover)
-    headers = {
-        "Content-Disposition": f'inline; filename="cover.{kind.removeprefix("image/")}"',
-        "ETag": etag,
-        "Cache-Control": f"private, max-age={seconds}",
-        "X-Content-Type-Options": "nosniff",
-    }
-    return HttpResponse(cover, content_type=kind, headers=headers)
+    kind, etag = cover_type(cover), f'"{job.upload.cover_sha256[:32]}"'
+    name = f"cover.{kind.removeprefix('image/')}"
+    response = byte_ranges.send(request, InMemory(cover), kind, name, etag, attach=False)
+    response.headers["Cache-Control"] = f"private, max-age={seconds}"
+    return response
 
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:

@@ -119,7 +119,7 @@ def test_errors_are_problems_and_say_when_to_come_again(described: dict[str, Any
 
 def test_downloads_are_binary_and_events_are_text(described: dict[str, Any]) -> None:
     found = operations(described)
-    for name in ("downloadStem", "downloadMix", "downloadArchive"):
+    for name in ("downloadStem", "downloadMix", "downloadArchive", "downloadCover"):
         for status in ("200", "206"):
             content = found[name]["responses"][status]["content"]
             assert [each["schema"] for each in content.values()] == [BINARY] * len(content)

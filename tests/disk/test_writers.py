@@ -8,6 +8,7 @@ from tests.support.sounds import ROOT
 GATED = {
     "separations/audio/encoding/encoder.py": "encodings: `downloads` checks before each block",
     "separations/audio/encoding/render.py": "the same",
+    "separations/audio/encoding/flac.py": "the same",
     "separations/audio/encoding/tag_blocks.py": "the same; room for the cover is part of it",
     "separations/audio/store/player_chunks.py": "in memory: a piece of a stem",
     "separations/audio/store/stem_file.py": "stems: `check` before each cell",

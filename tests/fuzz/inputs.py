@@ -81,9 +81,6 @@ def valid(folder: Path) -> dict[str, bytes]:
     _rarer(folder, short)
     found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     found["cover.mp3"] = _with_cover(found["tagged.mp3"])
-    found["behind.mp3"] = found["tagged.mp3"] + ape_tag(bytes(range(256)) * 20)
-    found["joined.mp3"] = found["cover.mp3"] + found["slow.mp3"]
-    found["chained.ogg"] = found["vorbis.ogg"] + found["opus.opus"] + found["flac.oga"]
     for kind, name in (("wav", "pcm.wav"), ("flac", "plain.flac"), ("ogg", "vorbis.ogg")):
         found[f"full.{kind}"] = tagged.fully_tagged(kind, found[name])
     for kind, name in (("mp3", "tagged.mp3"), ("m4a", "aac.m4a"), ("opus", "opus.opus")):
@@ -92,6 +89,9 @@ def valid(folder: Path) -> dict[str, bytes]:
     found["info.wav"] = tagged.riff_info(found["pcm.wav"], **info)
     ape = {"Title": "A", "Artist": "B", "Year": "1999"}
     found["ape.mp3"] = found["tagged.mp3"] + tagged.apev2(ape) + tagged.id3v1(b"A\xe9", b"B")
+    found["behind.mp3"] = found["tagged.mp3"] + ape_tag(bytes(range(256)) * 20)
+    found["joined.mp3"] = found["cover.mp3"] + found["slow.mp3"]
+    found["chained.ogg"] = found["vorbis.ogg"] + found["opus.opus"] + found["flac.oga"]
     return found
 
 
@@ -181,9 +181,11 @@ def _wrong_length(data: bytearray, rng: random.Random, _others: list[bytes]) -> 
     """A number in a header, a box or a chunk that is not true."""
     heads = [data.find(mark) for mark in (b"fmt ", b"data", b"moov", b"stsz", b"stco", b"mdhd")]
     heads += [data.find(mark) for mark in (b"stts", b"stsd", b"OggS", b"fLaC", b"ID3", b"Xing")]
+    heads += [
+        data.find(mark) for mark in (b"APIC", b"TIT2", b"APETAGEX", b"covr", b"trkn", b"LIST")
+    ]
     heads += [data.find(mark) for mark in (b"COMM", b"SSND", b"desc", b"pakt", b"ds64", b"trun")]
     heads += [data.find(mark) for mark in (b"elst", b"wvpk", b"APETAGEX", *BINARY_MARKS)]
-    heads += [data.find(mark) for mark in (b"APIC", b"TIT2", b"covr", b"trkn", b"LIST")]
     found = [head for head in heads if head >= 0] or [0]
     place = max(0, rng.choice(found) + rng.randrange(-4, 40))
     order, number = rng.choice("<>"), rng.choice((*ODD_NUMBERS, len(data), len(data) + 1))

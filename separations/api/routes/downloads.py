@@ -10,9 +10,10 @@ from ninja import Query, Router
 from separations.access import permissions
 from separations.api import schemas
 from separations.api.descriptions import BYTES
-from separations.api.openapi import SOUND, file_responses, picture_responses, problem_responses
+from separations.api.openapi import SOUND, file_responses, problem_responses
 from separations.api.serializers import status_name
 from separations.audio.encoding.formats import Format, read_format
+from separations.audio.info import COVER_TYPES
 from separations.audio.mixing.gain_laws import FARTHEST, LOUDEST, UNITY
 from separations.delivery import downloads, responses
 from separations.errors.fault import Fault
@@ -89,10 +90,18 @@ def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpRes
     return _as_accepted(request, responses.send_archive(request, job, *_format(wanted), span))
 
 
+def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Call a file bytes for clients that take nothing else, as some generated ones do."""
+    kind = response.headers.get("Content-Type", "")
+    if kind and not request.accepts(kind) and request.accepts(BYTES):
+        response.headers["Content-Type"] = BYTES
+    return response
+
+
 @router.get(
     "/separate/{uuid:task_id}/cover",
-    response={**problem_responses(401, 404, 429)},
-    openapi_extra=picture_responses("The picture."),
+    response={**problem_responses(401, 404, 416, 429, 503)},
+    openapi_extra=file_responses("The cover.", *COVER_TYPES.values()),
     operation_id="downloadCover",
     url_name="cover",
     summary="Download the cover",
@@ -100,16 +109,7 @@ def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpRes
 )
 def cover(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
     """The picture in the file's tags, JPEG or PNG; 404 where there is none."""
-    job = permissions.job_or_404(request, task_id)
-    return _as_accepted(request, responses.send_cover(request, job, COVER_SECONDS))
-
-
-def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Call a file bytes for clients that take nothing else, as some generated ones do."""
-    kind = response.headers.get("Content-Type", "")
-    if kind and not request.accepts(kind) and request.accepts(BYTES):
-        response.headers["Content-Type"] = BYTES
-    return response
+    return responses.send_cover(request, permissions.job_or_404(request, task_id), COVER_SECONDS)
 
 
 def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:

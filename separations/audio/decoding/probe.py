@@ -48,7 +48,8 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
         if frames < MIN_SECONDS * rate:
             raise Fault("too_short", min_seconds=MIN_SECONDS)
         metadata = {**source.container.metadata, **source.stream.metadata}
-        container, codec = source.container_name, source.stream.codec_context.name
+        container = source.container_name
+        codec = source.stream.codec_context.name
     # After FFmpeg's memory is free again, in which it holds all covers.
     return AudioInfo(
         container=container,

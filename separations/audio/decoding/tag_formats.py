@@ -236,6 +236,7 @@ def _asf(file: BinaryIO) -> Found:
 READERS: dict[str, tuple[Callable[[BinaryIO], Found], ...]] = {
     "mp3": (_id3, _apev2),
     "aac": (_id3, _apev2),
+    "wv": (_apev2,),
     "flac": (_flac, _id3),
     "ogg vorbis": (_ogg_vorbis,),
     "ogg opus": (_ogg_opus,),
