@@ -259,13 +259,15 @@ def test_songs_that_come_or_go_meanwhile_move_no_page(
 ) -> None:
     first = send(program, song).json()["task_id"]
     same = Job.objects.get()
-    for n in range(4):  # two of them at the very same time
+    began = same.created_at
+    for n in range(4):  # two and two of the very same time, which pages part
         same.pk = uuid.UUID(int=n + 1)
-        same.created_at = same.created_at + timedelta(seconds=n % 2)
         same.save(force_insert=True)
+        age = timedelta(hours=n // 2 + 1)
+        Job.objects.filter(pk=same.pk).update(created_at=began - age)
     everything = program.get("/api/jobs").json()
     ids = [item["task_id"] for item in everything["items"]]
-    assert (len(ids), ids[-1], everything["next"]) == (5, first, None)
+    assert (len(ids), ids[0], everything["next"]) == (5, first, None)
 
     def page(address: str) -> tuple[list[str], dict[str, Any]]:
         found = program.get(address.removeprefix("http://testserver")).json()
