@@ -38,12 +38,14 @@ class EmptyIsDefault(Parser):
 def _documented(api: NinjaAPI) -> dict[tuple[str, str], tuple[list[str], list[str]]]:
     """By path and method of the description: the names of the query, and those of the form."""
     found = {}
-    for path, operations in api.get_openapi_schema()["paths"].items():
+    described = api.get_openapi_schema()
+    for path, operations in described["paths"].items():
         for method, operation in operations.items():
             query = [each["name"] for each in operation["parameters"] if each["in"] == "query"]
             form: list[str] = []
             for content in operation.get("requestBody", {}).get("content", {}).values():
-                form += content["schema"]["properties"]
+                name = content["schema"]["$ref"].rpartition("/")[2]
+                form += described["components"]["schemas"][name]["properties"]
             found[path, method.upper()] = query, form
     return found
 

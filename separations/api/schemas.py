@@ -4,14 +4,20 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from ninja import Field, Schema
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic import BeforeValidator, create_model
 
-from separations.audio.encoding.formats import DEFAULT_FORMAT, FORMATS, names_with_bit_rates
+from separations.api.named_values import (
+    BitRate,
+    FaultCode,
+    FormatName,
+    Stage,
+    Status,
+    in_words,
+)
+from separations.audio.encoding.formats import DEFAULT_FORMAT, names_with_bit_rates
 from separations.engine.options import (
     BY_SENDER,
     DECLARED,
@@ -39,19 +45,6 @@ def truth(value: object) -> object:
     return value
 
 
-def known_format(name: str) -> str:
-    if name not in FORMATS:
-        raise PydanticKnownError(
-            "literal_error", {"expected": in_words(list(map(repr, FORMATS)), "or")}
-        )
-    return name
-
-
-def in_words(names: list[str], last: str) -> str:
-    """a, b and c"""
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
-
-
 T = TypeVar("T", bound=Schema)
 
 
@@ -74,42 +67,33 @@ def led_by(fields: dict[str, Any]) -> Callable[[type[T]], type[T]]:
     return with_fields
 
 
-class _FormatName:
-    """Tells pydantic that a text is a name of `FORMATS`."""
-
-    def __get_pydantic_core_schema__(
-        self, _source: Any, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(known_format, core_schema.str_schema())
-
-    def __get_pydantic_json_schema__(
-        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"enum": list(FORMATS), "type": "string"}
-
-
-Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
-FormatName = Annotated[str, _FormatName()]
 WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Truth = Annotated[bool, BeforeValidator(truth)]
 FORM_TYPES: dict[Any, Any] = {int: WholeNumber, bool: Truth}
 WebAddress = Annotated[str, Field(max_length=500)]
 
 
+class FieldError(Schema):
+    """A value that could not be read."""
+
+    field: str
+    message: str
+
+
 class Problem(Schema):
     """An error (RFC 9457). Programs go by `code`; `detail` is for people."""
 
     type: str = Field(description="A page that explains the code.")
-    title: str
-    status: int
+    title: str = Field(description="The code in words.")
+    status: int = Field(description="The HTTP status; of a failed song, what it would be.")
     detail: str = Field(description="What is wrong and what to do, in the reader's language.")
-    code: str
+    code: FaultCode = Field(description="Programs go by it.")
     limit: str | None = Field(
         None,
         description="For 429, and 503 of the whole site: the limit that was met, as in "
         "`RateLimit-Policy` and `/api/limits`.",
     )
-    errors: list[dict[str, Any]] | None = Field(
+    errors: list[FieldError] | None = Field(
         None, description="For `bad_field`: each value that could not be read."
     )
 
@@ -119,32 +103,33 @@ class Progress(Schema):
 
     status: Status
     progress: int = Field(ge=0, le=100, description="Whole percent; 100 when the stems are there.")
-    stage: str | None = Field(
-        description="What is done just now: wait, memory, disk, start, decode, separate or "
-        "encode; or what keeps everybody waiting: paused, no_consumer."
-    )
+    stage: Stage | None = Field(description="Null when the song has ended.")
     eta: int | None = Field(description="Seconds that are left, where that is known.")
     queue_position: int | None = Field(description="1 for the next to run; null out of the queue.")
     error: Problem | None = Field(description="Why it failed, when it did.")
 
 
 class StemLinks(Schema):
-    name: str
+    """A stem, and where it is downloaded."""
+
+    name: str = Field(description="The same in every language.")
     label: str = Field(description="In the reader's language.")
     peak: float = Field(description="Largest sample; 1 is full scale.")
     loudness: float | None = Field(description="LUFS; null for silence.")
-    url: str
+    url: str = Field(description="Takes `format`, `bitrate`, `from` and `to`.")
 
 
 class Links(Schema):
+    """The addresses of everything about a song."""
+
     self: str
-    progress: str
+    progress: str = Field(description="A stream of events.")
     stems: dict[str, str] = Field(description="By stem; empty until the song is completed.")
     archive: str
     mixdown: str
     cancel: str
     retry: str
-    page: str
+    page: str = Field(description="For people.")
 
 
 @led_by({name: (plain_hint_of(name), ...) for name in BY_SENDER if name != "model"})
@@ -160,11 +145,11 @@ class Task(Progress):
     cached: bool = Field(description="Whether nothing had to run: the result was there.")
     model: str
     options: UsedOptions
-    title: str
-    artist: str
+    title: str = Field(description="From the file's tags, or its name.")
+    artist: str = Field(description="From the file's tags; may be empty.")
     duration: float = Field(description="Seconds.")
     stems: list[StemLinks]
-    notes: list[str]
+    notes: list[str] = Field(description="What is worth knowing, in the reader's language.")
     gain_db: float | None = Field(
         description="By how much all stems are turned down together in every format but float32, "
         "so that none clips: 0 or less. Null until the song is completed."
@@ -176,6 +161,8 @@ class Task(Progress):
 
 
 class NewTask(Task):
+    """A song that was just sent, and for who came without one, a token."""
+
     token: str | None = Field(
         None,
         description="For who came without one: send it as `Authorization: Bearer …` to see the "
@@ -194,12 +181,14 @@ class Tasks(Schema):
     count: int = Field(description="Of all pages.")
     page: int | None = Field(description="Its number; null where `cursor` says where it begins.")
     pages: int
-    next: str | None
-    previous: str | None
+    next: str | None = Field(description="Null on the last page.")
+    previous: str | None = Field(description="Null on the first page.")
     next_cursor: str | None = Field(description="The `cursor` in `next`.")
 
 
 class Model(Schema):
+    """A model that is installed."""
+
     name: str
     sources: list[str] = Field(description="The stems it gives; each can be `stems` of a request.")
     about: str
@@ -209,6 +198,8 @@ class Model(Schema):
 
 
 class Models(Schema):
+    """The models that are installed."""
+
     items: list[Model]
 
 
@@ -222,22 +213,28 @@ class RateLimit(Schema):
 
 
 class Quota(Schema):
+    """How much somebody may have."""
+
     most: float | None = Field(description="Null for no limit.")
     left: float | None = Field(description="For you, now.")
 
 
 class Quotas(Schema):
+    """How much each visitor or account may have."""
+
     songs_waiting: Quota
     minutes_a_day: Quota = Field(description="Each pass of a model counts.")
     storage_gb: Quota
 
 
 class FormatChoice(Schema):
+    """A download format, and what can be chosen in it."""
+
     name: FormatName
     label: str
     extension: str
     content_type: str
-    bit_rates: list[int] = Field(description="kbit/s; the last is the default.")
+    bit_rates: list[BitRate] = Field(description="kbit/s; the last is the default.")
     sample_rates: list[int]
     may_be_turned_down: bool = Field(description="Whether `gain_db` applies.")
 
@@ -276,18 +273,18 @@ def _asked(name: str) -> tuple[Any, Any]:
 
 @led_by({name: _asked(name) for name in BY_SENDER})
 class Asked(Schema):
-    """The form beside the file."""
+    """A song, and how to separate it."""
 
-    webhook_url: WebAddress | None = Field(
-        None, description="An address to call when the song ends; see `webhooks`."
+    webhook_url: WebAddress = Field(
+        "", description="An address to call when the song ends; see `webhooks`."
     )
 
 
 class Wanted(Schema):
     """What a download is to be: the format, and the part of the song."""
 
-    format: FormatName = DEFAULT_FORMAT
-    bitrate: int | None = Field(
+    format: FormatName = Field(DEFAULT_FORMAT, description="How to write the file.")
+    bitrate: BitRate | None = Field(
         None,
         description=f"kbit/s, for {in_words(names_with_bit_rates(), 'and')}; the highest by "
         "default.",

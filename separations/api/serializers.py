@@ -6,7 +6,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from separations.api import schemas
+from separations.api import named_values, schemas
 from separations.audio.encoding.render import gain_db
 from separations.delivery.stem_names import stem_label
 from separations.errors import problem_details, user_messages
@@ -17,8 +17,8 @@ from separations.queue import queue_position
 from separations.webhooks.events import STATUS
 
 
-def status_name(job: Job) -> schemas.Status:
-    status: schemas.Status = STATUS[Job.State(job.state)]  # type: ignore[assignment]
+def status_name(job: Job) -> named_values.Status:
+    status: named_values.Status = STATUS[Job.State(job.state)]  # type: ignore[assignment]
     return status
 
 

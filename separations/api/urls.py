@@ -14,25 +14,32 @@ from django.views.decorators.http import require_safe
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.openapi.docs import Swagger
 
-from separations.api import auth, parameters
+from separations.api import auth, descriptions, parameters
 from separations.api.openapi import Api, StrictJson
 from separations.api.routes import downloads, lists, songs
 from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
 from separations.fair_use.rate_limits import limited
 from separations.fair_use.refusals import outage_fault
+from separations.monitoring import fault_counts
 from separations.uploads.handlers import refused_files
+
+
+class TryItPage(Swagger):
+    """Swagger UI in a page of this site."""
+
+    template = "separations/api_docs.html"
+
 
 api = Api(
     renderer=StrictJson(),
     parser=parameters.EmptyIsDefault(),
     title="Stemsite",
     version="1",
-    description="Send songs, follow them, fetch their stems. Errors are problem details "
-    "(RFC 9457).",
+    description=descriptions.ABOUT,
     urls_namespace="api",
     auth=list(auth.IDENTIFIED),
-    docs=Swagger({"persistAuthorization": False, "tryItOutEnabled": True}),
+    docs=TryItPage({"persistAuthorization": False, "tryItOutEnabled": True}),
 )
 api.add_decorator(parameters.refuse_unknown(api))
 for routes in (songs, downloads, lists):
@@ -89,6 +96,7 @@ def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
     """Values that the schema refuses, and fields that it does not have. A file that the upload
     handlers refused is missing here."""
     for _name, refusal in refused_files(request):
+        fault_counts.count_refusals([refusal])
         return problem_details.response(refusal)
     _query, form = parameters.known_names(api, request)
     if form and request.content_type != "multipart/form-data":

@@ -41,11 +41,28 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     "not_audio": (
         415,
         _(
-            "This is not an audio file, or it is broken from the start. Send MP3, WAV, FLAC, OGG, "
-            "Opus, M4A or AAC."
+            "This is not an audio file, or it is broken from the start. Open it in a player; if it "
+            "plays there, save it as WAV, FLAC or MP3 and send that."
         ),
     ),
-    "no_audio": (415, _("There is no sound in this file. Send one with an audio track.")),
+    "no_audio": (
+        415,
+        _("There is no sound in this file, pictures at most. Send one with an audio track."),
+    ),
+    "codec_not_read": (
+        415,
+        _(
+            "This kind of sound is not read here (%(codec)s). Open the file in an audio editor, "
+            "save it as WAV, FLAC or MP3, and send that."
+        ),
+    ),
+    "protected": (
+        415,
+        _(
+            "This file is protected against copying (DRM), so it cannot be read. Send one without "
+            "protection."
+        ),
+    ),
     "too_short": (422, _("This file is too short to separate. Send a longer one.")),
     "truncated": (
         422,
@@ -80,14 +97,6 @@ FAULTS: dict[str, tuple[int, Promise]] = {
             "as FLAC or MP3, and send that."
         ),
     ),
-    "channels_change": (
-        422,
-        _("This file changes its number of channels halfway. Export it in stereo and send that."),
-    ),
-    "rate_changes": (
-        422,
-        _("This file changes its sample rate on the way. Export it at 44.1 kHz and send that."),
-    ),
     "absurd_rate": (
         422,
         _(
@@ -114,6 +123,28 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         _(
             "This file holds levels that no sound has, more than %(decibels)s dB above full scale. "
             "Export it again, as 16-bit WAV for example."
+        ),
+    ),
+    # The site's own parts
+    "decoder_unavailable": (
+        503,
+        _(
+            "This site cannot read songs just now: a part of it does not start. That is not your "
+            "file's fault. Try again in a few minutes, or tell whoever runs the site."
+        ),
+    ),
+    "decoder_died": (
+        503,
+        _(
+            "Reading this song was interrupted on the site's side; your file is not at fault. Try "
+            "again in a moment."
+        ),
+    ),
+    "engine_unavailable": (
+        503,
+        _(
+            "This site cannot separate songs just now: a part of it does not start. That is not "
+            "your song's fault. Try again later, or tell whoever runs the site."
         ),
     ),
     # The options
@@ -377,6 +408,12 @@ def sentence(fault: Fault) -> str:
     return fault_sentence(fault.code, fault.params)
 
 
+def general_sentence(code: str) -> str:
+    """The message for a code whose values are not known, with an ellipsis for each."""
+    _status, sentence = FAULTS.get(code, FAULTS["engine_error"])
+    return str(sentence) % _Blanks()
+
+
 def status(fault: Fault) -> int:
     """The HTTP status for a fault that ends a request."""
     return FAULTS.get(fault.code, FAULTS["engine_error"])[0]
@@ -394,6 +431,11 @@ class _Values(dict[str, Any]):
         return gettext("unknown")
 
 
+class _Blanks(dict[str, Any]):
+    def __missing__(self, _key: str) -> str:
+        return "…"
+
+
 STANDSTILL: dict[str, Promise] = {
     "paused": _(
         "Whoever runs this site has paused it for a while. Songs wait, and start when it goes on."
@@ -401,6 +443,10 @@ STANDSTILL: dict[str, Promise] = {
     "no_consumer": _(
         "Nothing is separated here just now: that part of the site is not running. Songs are kept, "
         "and start when it is back."
+    ),
+    "broken": _(
+        "Nothing is separated here just now: a part of the site does not work. Songs are kept, and "
+        "start when it is mended. Whoever runs the site can read why."
     ),
 }
 

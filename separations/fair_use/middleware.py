@@ -115,10 +115,12 @@ def _log_rarely(request: HttpRequest, response: HttpResponseBase) -> None:
 def _early_refusal(request: HttpRequest, kind: str) -> Fault | None:
     """The fault of a request that can be refused by its headers.
 
-    Forms on other sites must not use up a visitor's limits. And Django writes a whole body to the
-    disk before the view runs, so views without uploads take none.
+    Forms on other sites must not use up a visitor's limits, unless the operator lets them use the
+    API (CORS_ALLOWED_ORIGINS). And Django writes a whole body to the disk before the view runs, so
+    views without uploads take none.
     """
-    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+    is_allowed = getattr(request, "from_allowed_origin", False)
+    if request.headers.get("Sec-Fetch-Site") == "cross-site" and not is_allowed:
         return Fault("stale_form")
     if kind != "upload" and "HTTP_TRANSFER_ENCODING" in request.META:
         return Fault("length_required")

@@ -7,6 +7,7 @@ import logging
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,11 +18,15 @@ from django.db import DatabaseError, connection
 
 from separations.audio.info import SAMPLE_RATE
 from separations.disk import disk_space, reservations
+from separations.engine.options import Options, settle
 from separations.engine.process.engine_process import EngineProcess
 from separations.engine.process.engine_protocol import Done, Progress, Request
+from separations.engine.weights.store import read_model
 from separations.errors import database_outage
 from separations.errors.fault import Fault, storage_fault
-from separations.models import Job
+from separations.jobs import lifecycle
+from separations.models import FaultCount, Job
+from separations.monitoring import fault_counts
 from separations.queue import queue_switch
 from separations.worker import leases, resources
 
@@ -30,6 +35,13 @@ TICK_SECONDS = 0.25
 SAVE_SECONDS = 1.0
 STOP_SECONDS = 1.0  # in which the signal that ended an engine reaches this process too
 FINISHING_TRIES = 3
+# Deaths of a run's processes, which a signal to the whole service may have ended before this one.
+DEATHS = {
+    "engine_died": FaultCount.Kind.ENGINE,
+    "engine_unavailable": FaultCount.Kind.ENGINE,
+    "decoder_died": FaultCount.Kind.DECODER,
+    "decoder_unavailable": FaultCount.Kind.DECODER,
+}
 
 
 class LeaseLost(Exception):
@@ -46,9 +58,12 @@ class Slot:
     def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
         self.engine = engine
         self.busy = False
+        self.is_loaded = False  # the engine was told to load the default model
         self.job = ""  # the id of the one it works on
         self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
         self.reservations = reservations.Reservations()  # of all slots of a crew
+        self.on_answer: Callable[[], None] = lambda: None  # called when the engine gave a result
+        self.on_fault: Callable[[Fault], None] = lambda _fault: None  # when a run met one
         self._threads, self._stopping = threads, stopping
 
     def run(self, job: Job) -> None:
@@ -72,51 +87,83 @@ class Slot:
         except Fault as fault:
             trace = {"trace": fault.trace}
             logger.error("Job %s: %s", job.pk, fault, extra=trace, exc_info=not fault.trace)
-            # A signal to the whole service may have ended the engine before this process.
-            if fault.code == "engine_died" and self._stopping.wait(STOP_SECONDS):
+            if fault.code in DEATHS and self._stopping.wait(STOP_SECONDS):
                 leases.hand_back(job)
             else:
-                leases.end_with(job, fault)
+                self._end(job, fault)
         except OSError as error:
             logger.exception("Job %s: could not be stored", job.pk)
-            leases.end_with(job, storage_fault(error))
+            self._end(job, storage_fault(error))
         except DatabaseError as error:
             logger.exception("Job %s: could not be recorded", job.pk)
             connection.close()
             is_full = database_outage.cannot_write(error)
-            leases.end_with(job, Fault("disk_full" if is_full else "database"))
+            self._end(job, Fault("disk_full" if is_full else "database"))
         except Exception as error:
             logger.exception("Job %s: failed", job.pk)
-            leases.end_with(job, Fault("engine_error", reason=type(error).__name__))
+            self._end(job, Fault("engine_error", reason=type(error).__name__))
         finally:
             self.job = ""
             shutil.rmtree(staging, ignore_errors=True)
 
+    def _end(self, job: Job, fault: Fault) -> None:
+        """End the run with a fault that was just caught, and record its cause for the operator."""
+        fault.trace = fault.trace or traceback.format_exc()
+        leases.end_with(job, fault)
+        if fault.code in DEATHS and "status" in fault.params:
+            fault_counts.count(DEATHS[fault.code], fault_counts.death(fault))
+        self.on_fault(fault)
+
     def state(self) -> queue_switch.SlotState:
         return queue_switch.SlotState(self.job, self._threads, self.engine.resident)
+
+    def load(self) -> None:
+        """Start the engine and load the default model, for the songs to come.
+
+        Raises:
+            Fault: it cannot be loaded; a song will tell why.
+        """
+        began = time.monotonic()
+        model = read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL)
+        options, _notes = settle(lifecycle.site_options(model.name), model)
+        request = self._request(options)
+        loaded = self.engine.load(request, TICK_SECONDS, lambda: not self._stopping.is_set())
+        if loaded:
+            self.on_answer()
+            seconds = time.monotonic() - began
+            logger.info("%s is loaded for the first song (%s, %.1f s)", model.name, loaded, seconds)
+
+    def _request(self, options: Options) -> Request:
+        """A request without a song."""
+        return Request(
+            source="",
+            staging="",
+            model_dir=str(settings.MODEL_DIR),
+            engine_dir=str(settings.ENGINE_DIR),
+            options=replace(options, threads=options.threads or self._threads),
+            frames=0,
+            keep_free=disk_space.keep_free(),
+            decoder_dir=str(resources.decoder_folder()),
+            decoders=resources.slots_at_most(),
+        )
 
     def _separate(self, job: Job, staging: str) -> Done:
         """Separate the job's song in the engine, and renew the lease meanwhile."""
         if not job.upload.is_kept:
             raise Fault("upload_gone")
-        options = job.separation
-        request = Request(
+        request = replace(
+            self._request(job.separation),
             source=str(job.upload.path),
             staging=staging,
-            model_dir=str(settings.MODEL_DIR),
-            engine_dir=str(settings.ENGINE_DIR),
-            options=replace(options, threads=options.threads or self._threads),
             frames=round(job.upload.seconds * SAMPLE_RATE),
             job=str(job.pk),
-            keep_free=disk_space.keep_free(),
-            decoder_dir=str(resources.decoder_folder()),
-            decoders=resources.slots_at_most(),
         )
         watch, lease = resources.Watch(job), _Lease(job)
         # Closed, the engine is dead before another slot can claim the job.
         with closing(self.engine.run(request, TICK_SECONDS)) as messages:
             for message in messages:
                 if isinstance(message, Done):
+                    self.on_answer()
                     return message
                 if self._stopping.is_set():
                     raise Stopping

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import sounds
+from tests.support import generated_clients, sounds
 from tests.support.running_site import Site, raw, running, until
 from tests.support.sounds import ROOT
 
@@ -128,6 +128,58 @@ def test_only_a_trusted_proxy_tells_of_https(site: Site, songs: Path) -> None:
             timeout=30,
         )
     assert answer.json()["links"]["self"].startswith("http://")
+
+
+# Generated clients
+
+
+@pytest.fixture(scope="module")
+def description(songs: Path) -> Path:
+    return generated_clients.write_description(songs / "openapi.json")
+
+
+def test_a_generated_python_client_sends_follows_and_fetches_a_song(
+    site: Site, songs: Path, description: Path, tmp_path: Path
+) -> None:
+    song = sounds.wav(songs / "py.wav", sounds.music(1.0, seed=24))
+    with generated_clients.python_client(description, tmp_path) as ours:
+        client, models = ours("client"), ours("models")
+        file = ours("types").File(song.open("rb"), "Sent from Python.wav", "audio/wav")
+        asked = models.SeparationRequest(file=file, shifts=1, split=True)
+        sent = ours("api.songs.create_separation").sync(client=client.Client(site.url), body=asked)
+        mine = client.AuthenticatedClient(site.url, sent.token, timeout=60)
+        heard = ours("api.songs.follow_separation").sync(sent.task_id, client=mine)
+        assert '"status":"completed"' in EVENT.findall(heard)[-1][1]
+        task = ours("api.songs.get_separation").sync(sent.task_id, client=mine)
+        assert (task.status, task.title) == (models.Status.COMPLETED, "Sent from Python")
+        fetch = ours("api.downloads.download_stem").sync
+        stem = fetch(task.task_id, "vocals", client=mine, format_=models.Format.FLAC, to="0.5")
+        assert stem.payload.read(4) == b"fLaC"
+        wanted = [models.Status.COMPLETED]
+        completed = ours("api.lists.list_jobs").sync(client=mine, status=wanted)
+        assert [item.task_id for item in completed.items] == [task.task_id]
+        problem = fetch(task.task_id, "trumpet", client=mine)
+        assert problem.code is models.FaultCode.NOT_FOUND
+        deleted = ours("api.songs.delete_separation").sync_detailed(task.task_id, client=mine)
+        assert deleted.status_code == 204
+
+
+def test_a_generated_typescript_client_sends_follows_and_fetches_a_song(
+    site: Site, songs: Path, description: Path, tmp_path: Path
+) -> None:
+    song = sounds.wav(songs / "ts.wav", sounds.music(1.0, seed=25))
+    script = "tests/js/generated_client.js"
+    done = generated_clients.run_node(script, description, tmp_path / "client", site.url, song)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("last")["status"] == "completed"
+    assert found == {
+        "title": "Sent from TypeScript",
+        "stem": ["audio/mpeg", "ID3"],
+        "listed": [True],
+        "code": "not_found",
+        "deleted": 204,
+    }
 
 
 # Bodies without a length

@@ -14,6 +14,7 @@ GATED = {
     "separations/engine/process/song_file.py": "the decoded song: `on_frames` after each block",
     "separations/engine/tuning/tuner.py": "`wait` looks before a network is compiled and meanwhile",
     "separations/engine/tuning/benchmark.py": "a process of tuning's",
+    "separations/engine/tuning/trial_process.py": "the answer of that process, a short text",
     "separations/uploads/song_files.py": "the demo: `require_room`",
     "separations/fair_use/incoming_uploads.py": "uploads: `handlers` check before each piece",
     "separations/delivery/encoding_jobs.py": "begins the empty file of an encoding",
@@ -21,6 +22,7 @@ GATED = {
 }
 BOUNDED = {
     "separations/audio/sandbox/decoder_slots.py": "one line for each decoder of the machine",
+    "separations/audio/sandbox/decoder_check.py": "a tiny song, in memory but where there is none",
     "separations/disk/disk_space.py": "one number",
     "separations/disk/reservations.py": "a number for each consumer",
     "separations/monitoring/multiprocess.py": "files of a fixed size, one of each kind a process",
@@ -40,7 +42,9 @@ OPERATORS = {
     "stemsite/setup/packages.py": "make",
     "stemsite/setup/torch_build.py": "make",
     "stemsite/setup/dependencies.py": "make",
-    "stemsite/setup/javascript_tools.py": "make",
+    "stemsite/setup/lock.py": "make",
+    "stemsite/setup/steps.py": "make",
+    "stemsite/setup/virtual_environment.py": "make",
     "stemsite/setup/messages.py": "make",
 }
 WRITING = (

@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from ninja import Query, Router
 
 from separations.access import permissions
-from separations.api import auth, job_pages, schemas
+from separations.api import auth, job_pages, named_values, schemas
 from separations.api.openapi import OPEN, problem_responses
 from separations.api.serializers import serialize_task
 from separations.audio.encoding.formats import DEFAULT_FORMAT, FORMATS, FFmpegFile, Format
@@ -30,6 +30,7 @@ TOLD_RATES = ("upload", "action", "download", "encode", "api", "events")
 @router.get(
     "/jobs",
     response={200: schemas.Tasks, **problem_responses(401, 404, 422, 429)},
+    operation_id="listJobs",
     url_name="jobs",
     summary="Your songs, the newest first",
     tags=["Lists"],
@@ -37,14 +38,17 @@ TOLD_RATES = ("upload", "action", "download", "encode", "api", "events")
 def list_jobs(
     request: HttpRequest,
     status: Annotated[
-        list[schemas.Status],
+        list[named_values.Status],
         Query(
             default_factory=list,
             description="Of the songs themselves: one that waits for the run of another is "
             "`queued` here, while its `status` is that of the run.",
         ),
     ],
-    model: Annotated[str, Query("", max_length=100, pattern=r"^[^\x00]*$")],
+    model: Annotated[
+        str,
+        Query("", max_length=100, pattern=r"^[^\x00]*$", description="Songs of this model alone."),
+    ],
     cursor: Annotated[
         str,
         Query(
@@ -64,9 +68,9 @@ def list_jobs(
             description="The page of this number; `cursor` takes its place.",
         ),
     ],
-    per_page: Annotated[int, Query(20, ge=1, le=MOST_A_PAGE)],
+    per_page: Annotated[int, Query(20, ge=1, le=MOST_A_PAGE, description="Songs on a page.")],
 ) -> schemas.Tasks:
-    """Follow `next` until it is null."""
+    """Of the account or visitor that asks. Follow `next` until it is null."""
     found = permissions.visible_jobs(request).prefetch_related("stems")
     if status:
         found = found.filter(state__in=[s for s, name in events.STATUS.items() if name in status])
@@ -116,11 +120,13 @@ def _address(request: HttpRequest, name: str, value: str | None) -> str | None:
     response={200: schemas.Models, **problem_responses(401, 429)},
     auth=[*auth.IDENTIFIED, auth.public_allowed],
     openapi_extra=OPEN,
+    operation_id="listModels",
     url_name="models",
     summary="The models that are installed",
     tags=["Lists"],
 )
 def models(request: HttpRequest) -> schemas.Models:
+    """What can be `model` of a request, and the stems that each gives."""
     return schemas.Models(
         items=[
             schemas.Model(
@@ -141,6 +147,7 @@ def models(request: HttpRequest) -> schemas.Models:
     response={200: schemas.Limits, **problem_responses(401, 429)},
     auth=[*auth.IDENTIFIED, auth.public_allowed],
     openapi_extra=OPEN,
+    operation_id="getLimits",
     url_name="limits",
     summary="What the site takes and gives, and what is left for you",
     tags=["Lists"],

@@ -14,13 +14,14 @@ from ninja.files import UploadedFile
 
 from separations.access import permissions, token_auth
 from separations.api import auth, schemas
-from separations.api.openapi import EVENT, OPEN, binary_response, problem_responses
+from separations.api.openapi import EVENT_STREAM, OPEN, located, problem_responses
 from separations.api.serializers import serialize_new_task, serialize_task, status_name
 from separations.api.sse import progress_stream
 from separations.engine.options import BY_SENDER
 from separations.errors.fault import Fault
 from separations.jobs import lifecycle
 from separations.models import Job, Owner
+from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.uploads.handlers import refused_files
 from separations.webhooks import events
@@ -48,11 +49,13 @@ Key = Annotated[
         **problem_responses(400, 401, 403, 413, 415, 422, 429, 503, 507),
     },
     auth=[*auth.IDENTIFIED, auth.anonymous_allowed],
-    openapi_extra=OPEN,
+    openapi_extra={**OPEN, **located(201, 202)},
+    operation_id="createSeparation",
     url_name="separate",
     summary="Send a song",
     tags=["Songs"],
 )
+@fault_counts.counting_refusals()
 def separate(
     request: HttpRequest,
     response: HttpResponse,
@@ -82,7 +85,7 @@ def separate(
         partial(song_files.accept, song),
         options,
         owner,
-        webhook_url=asked.webhook_url or "",
+        webhook_url=asked.webhook_url,
         once=once,
     )
     tasks.wake()
@@ -116,23 +119,26 @@ def _uploaded_file(request: HttpRequest) -> TemporaryUploadedFile:
 @router.get(
     "/separate/{uuid:task_id}",
     response={200: schemas.Task, **problem_responses(401, 404, 429)},
+    operation_id="getSeparation",
     url_name="task",
     summary="How a song is",
     tags=["Songs"],
 )
 def task(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
+    """Its state and progress; once it is completed, its stems; where it failed, why."""
     return serialize_task(request, permissions.job_or_404(request, task_id))
 
 
 @router.delete(
     "/separate/{uuid:task_id}",
     response={204: None, **problem_responses(401, 403, 404, 429)},
+    operation_id="deleteSeparation",
     url_name="task",
     summary="Delete a song and its stems",
     tags=["Songs"],
 )
 def delete(request: HttpRequest, task_id: uuid.UUID) -> Any:
-    """For good, in whatever state it is."""
+    """For good, in whatever state it is; a running separation is stopped."""
     lifecycle.remove(permissions.job_or_404(request, task_id))
     return HttpResponse(status=204)
 
@@ -140,11 +146,13 @@ def delete(request: HttpRequest, task_id: uuid.UUID) -> Any:
 @router.post(
     "/separate/{uuid:task_id}/cancel",
     response={200: schemas.Task, **problem_responses(401, 403, 404, 409, 429)},
+    operation_id="cancelSeparation",
     url_name="cancel",
     summary="Stop a song that waits or runs",
     tags=["Songs"],
 )
 def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
+    """What it had made so far is dropped; `retry` begins anew."""
     grant = permissions.song_or_404(request, task_id)
     job = grant.job
     cancelled = lifecycle.cancel(job, grant.actor)
@@ -161,12 +169,15 @@ def cancel(request: HttpRequest, task_id: uuid.UUID) -> schemas.Task:
         202: schemas.Task,
         **problem_responses(401, 403, 404, 409, 410, 422, 429, 503),
     },
+    openapi_extra=located(200, 202),
+    operation_id="retrySeparation",
     url_name="retry",
     summary="Try a failed or cancelled song again",
     tags=["Songs"],
 )
 def retry(request: HttpRequest, response: HttpResponse, task_id: uuid.UUID) -> Any:
-    """202 while it waits or runs, 200 when the result was there at once."""
+    """From the beginning, with the same options. 202 while it waits or runs, 200 when the result
+    was there at once."""
     grant = permissions.song_or_404(request, task_id)
     job = grant.job
     if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
@@ -184,15 +195,14 @@ def retry(request: HttpRequest, response: HttpResponse, task_id: uuid.UUID) -> A
 @router.get(
     "/separate/{uuid:task_id}/progress",
     response={**problem_responses(401, 404, 429, 503)},
-    openapi_extra=binary_response(
-        "text/event-stream", {204: "The end was heard already (Last-Event-ID)."}, EVENT
-    ),
+    openapi_extra=EVENT_STREAM,
+    operation_id="followSeparation",
     url_name="progress",
     summary="Follow a song",
     tags=["Songs"],
 )
 def progress(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
-    """Server-sent events: `data:` holds what `Progress` describes, whenever it changes; the stream
+    """Server-sent events: `data` holds what `Progress` describes, whenever it changes; the stream
     closes when the song ends, and after a quarter of an hour. `Last-Event-ID` goes on where an
     earlier stream broke off."""
     return progress_stream(request, permissions.job_or_404(request, task_id))

@@ -31,7 +31,16 @@ from separations.engine import memory, priority
 from separations.engine.inference import separator
 from separations.engine.options import MIXTURE, Options, needed_models, stem_names
 from separations.engine.process import engine_protocol
-from separations.engine.process.engine_protocol import Done, Failed, Progress, Request, StemFile
+from separations.engine.process.engine_protocol import (
+    PING,
+    Done,
+    Failed,
+    Loaded,
+    Progress,
+    Ready,
+    Request,
+    StemFile,
+)
 from separations.engine.process.network_cache import NetworkCache
 from separations.engine.process.song_file import write_song
 from separations.engine.tuning import tuner
@@ -60,27 +69,23 @@ class Engine:
     ) -> NetworkCache:
         options = request.options.of_networks()
         wanted = (info.digest, options)
-        if self._warm is None or self._warm[0] != wanted:
+        if self._warm is None or self._warm[0] != wanted or self._warm[1].is_outdated():
             self._warm = None  # free the old networks before loading others
             memory.reset_peak()
             folders = Path(request.model_dir), Path(request.engine_dir)
             self._warm = (wanted, NetworkCache(info, *folders, options, wait))
         return self._warm[1]
 
-    def run(self, request: Request, send: Send) -> Done:
-        """Separate the song of `request`; progress goes to `send`, faults are raised."""
-        options = request.options
-        if not options.threads:
-            options = replace(options, threads=cpu_count())
-            request = replace(request, options=options)
-        staging = Path(request.staging)
-        room = Room(staging, request.keep_free)
-        send(Progress("start", 0.0, None))
-        if not Path(request.source).exists():
-            raise Fault("upload_gone")  # deleted since the request
-        memory.reset_peak()
+    def load(self, request: Request, send: Send) -> Loaded:
+        """Load the networks that the songs to come need, without a song."""
+        options = _with_threads(request.options)
         info = read_model(Path(request.model_dir), options.model)
-        if options.device == "cuda":
+        networks = self._load(info, replace(request, options=options), send)
+        return Loaded(str(networks.plan))
+
+    def _load(self, info: ModelInfo, request: Request, send: Send) -> NetworkCache:
+        """The networks for the options of `request`, loaded."""
+        if request.options.device == "cuda":
             _check_cuda()
         compiled = Room(Path(request.engine_dir), request.keep_free)
 
@@ -89,8 +94,22 @@ class Engine:
             compiled.check_next(tuner.SCRATCH_BYTES)
 
         networks = self._networks_for(info, request, wait)
-        for part in needed_models(info, options):
+        for part in needed_models(info, request.options):
             networks.network(part)  # now: only this thread may send progress while one is compiled
+        return networks
+
+    def run(self, request: Request, send: Send) -> Done:
+        """Separate the song of `request`; progress goes to `send`, faults are raised."""
+        options = _with_threads(request.options)
+        request = replace(request, options=options)
+        staging = Path(request.staging)
+        room = Room(staging, request.keep_free)
+        send(Progress("start", 0.0, None))
+        if not Path(request.source).exists():
+            raise Fault("upload_gone")  # deleted since the request
+        memory.reset_peak()
+        info = read_model(Path(request.model_dir), options.model)
+        networks = self._load(info, request, send)
 
         def decoded(frames: int) -> None:
             room.check_next()
@@ -114,6 +133,10 @@ class Engine:
             written = _separate(info, networks, song, options, room, send)
         mixture.unlink()
         return Done(song.frames, written[1:], written[0], memory.peak(), str(networks.plan))
+
+
+def _with_threads(options: Options) -> Options:
+    return options if options.threads else replace(options, threads=cpu_count())
 
 
 def _separate(
@@ -172,11 +195,12 @@ def serve() -> None:
     channel = claim_stdout()
     priority.lower_priority()
     memory.offer_to_out_of_memory_killer()
-    requests: queue.Queue[Request] = queue.Queue()
+    requests: queue.Queue[Request | None] = queue.Queue()
 
     def listen() -> None:
         for line in sys.stdin:
-            requests.put(engine_protocol.read_request(line))
+            is_ping = line.strip() == PING
+            requests.put(None if is_ping else engine_protocol.read_request(line))
         os._exit(0)  # the parent is gone
 
     threading.Thread(target=listen, daemon=True).start()
@@ -188,19 +212,35 @@ def serve() -> None:
             os._exit(0)  # the parent is gone
 
     engine = Engine()
+    send(Ready())
     while True:
         request = requests.get()
-        with job_context(request.job):
+        with job_context(request.job if request else ""):
             try:
-                send(engine.run(request, send))
+                if request is None:
+                    send(_answer())
+                    continue
+                work = engine.load if request.load_only else engine.run
+                send(work(request, send))
             except Exception as error:  # noqa: BLE001 (reported to the parent)
                 fault = _as_fault(error)
-                send(Failed(fault.code, fault.params, traceback.format_exc()))
+                trace = f"{traceback.format_exc()}{fault.trace}"
+                send(Failed(fault.code, fault.params, trace))
+
+
+def _answer() -> Ready:
+    """The answer to PING, after a computation."""
+    import torch
+
+    torch.zeros(1).exp_()
+    return Ready()
 
 
 def _as_fault(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
+    if isinstance(error, ImportError):  # a missing or broken package
+        return Fault("engine_unavailable")
     if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         return storage_fault(error)
     # torch has no error type for it, only words: "not enough memory", "CUDA out of memory".

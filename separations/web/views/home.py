@@ -16,11 +16,13 @@ from django.views.decorators.http import (
 from django.views.decorators.vary import vary_on_headers
 
 from separations.access import permissions
+from separations.audio.decoding.allowed_codecs import kinds
 from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
 from separations.fair_use.rate_limits import limited
 from separations.models import Job, Owner, Upload
+from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.uploads.handlers import refused_files, too_large
 from separations.web.forms import SeparationForm
@@ -58,7 +60,7 @@ def _render_home(
         "too_large": user_messages.sentence(too_large()),
         "max_minutes": settings.MAX_DURATION_SECONDS / 60,
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
-        "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
+        "kinds": ", ".join(kinds(settings.ALLOWED_EXTENSIONS)),
     }
     response = render(request, "separations/home.html", context, status=status)
     permissions.set_visitor_cookie(request, response)
@@ -79,6 +81,7 @@ def _accept_songs(request: SiteRequest) -> HttpResponse:
             made.append(_submit(request, form, partial(song_files.accept, file)))
         except Fault as fault:
             turned_away.append((file.name or "", fault))
+    fault_counts.count_refusals(fault for _name, fault in turned_away)
     errors = [(name, user_messages.sentence(fault)) for name, fault in turned_away]
     status = user_messages.status(turned_away[0][1]) if turned_away else 200
     if request.htmx:
@@ -108,7 +111,9 @@ def demo(request: HttpRequest) -> HttpResponse:
     form = SeparationForm()
     try:
         rate_limits.count_request("upload", request)
-        job = _submit(request, form, partial(song_files.accept_path, DEMO_SONG, DEMO_SONG.name))
+        with fault_counts.counting_refusals():
+            accept = partial(song_files.accept_path, DEMO_SONG, DEMO_SONG.name)
+            job = _submit(request, form, accept)
     except Fault as fault:
         return _render_home(
             request, form, [("", user_messages.sentence(fault))], user_messages.status(fault)
