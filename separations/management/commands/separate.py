@@ -1,13 +1,16 @@
 """`manage.py separate FILE… --out DIR`: separate songs on the command line."""
 
 import itertools
+import logging
 import tempfile
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from loky import cpu_count
 from pathvalidate import sanitize_filename
 from tqdm import tqdm
 
@@ -34,11 +37,13 @@ from separations.engine.options import (
 )
 from separations.engine.process.engine_process import EngineProcess
 from separations.engine.process.engine_protocol import Done, Request
+from separations.engine.tuning import progress, tuner
 from separations.engine.weights.store import read_model
 from separations.errors import user_messages
 from separations.errors.fault import Fault
 from separations.worker import resources
 
+logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 
 
@@ -65,6 +70,7 @@ class Command(BaseCommand):
         for note in user_messages.note_sentences([vars(note) for note in notes]):
             self.stderr.write(note)
         self._used: set[Path] = set()
+        _measure(settled)
         failed = 0
         with EngineProcess() as engine:
             for file in options["files"]:
@@ -146,6 +152,18 @@ class Command(BaseCommand):
                     left = f"{message.remaining:.0f} s left" if message.remaining else ""
                     bar.set_postfix_str(left)
         raise Fault("engine_error", reason="no result")
+
+
+def _measure(options: Options) -> None:
+    """Find the fastest engine for the model, once on a machine."""
+    folders = settings.MODEL_DIR, settings.ENGINE_DIR
+    options = replace(options, threads=options.threads or cpu_count())
+    try:
+        if tuner.known(*folders, options) is None:
+            with progress.shown("Measuring this machine, once") as report:
+                tuner.choose(*folders, options, lambda: None, report=report)
+    except OSError:
+        logger.warning("The fastest engine cannot be found; torch goes on", exc_info=True)
 
 
 def _add_option(parser: ArgumentParser, name: str, declared: Declared) -> None:
