@@ -19,7 +19,6 @@ from separations.audio.encoding.formats import (
     DEFAULT_FORMAT,
     FORMATS,
     Format,
-    Tags,
     bit_rates,
     read_format,
 )
@@ -110,7 +109,8 @@ class Command(BaseCommand):
             if not format.keeps_overs and max(peaks) > 1.0:
                 self.stderr.write(f"{file}: all stems were turned down together so none clips.")
             for stem in done.stems:
-                tags = Tags(f"{info.title or file.stem} ({stem.name})", info.artist)
+                title = f"{info.tags.title or file.stem} ({stem.name})"
+                tags = replace(info.tags, title=title)
                 source = StoredStem(staging / f"{stem.name}.flac", done.frames)
                 target = finished / f"{stem.name}.{format.extension}"
                 render.write(source, target, format, gain, tags, bit_rate)
