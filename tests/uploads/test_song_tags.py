@@ -139,7 +139,7 @@ def test_the_cover_is_for_those_who_may_see_the_song(job: Job) -> None:
         (Client(), f"/s/{token}/cover"),
     ):
         answer = client.get(place)
-        assert (answer.status_code, answer.content) == (200, JPEG)
+        assert (answer.status_code, answer.getvalue()) == (200, JPEG)
         assert answer.headers["Content-Type"] == "image/jpeg"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "sandbox" in answer.headers["Content-Security-Policy"]
@@ -159,7 +159,7 @@ def test_the_api_says_them(job: Job, settings: Settings) -> None:
     assert {name: found[name] for name in names} == {name: getattr(ALL, name) for name in names}
     assert found["links"]["cover"] == f"http://testserver/api/separate/{job.pk}/cover"
     cover = client.get(found["links"]["cover"])
-    assert (cover.status_code, cover.content, cover["Content-Type"]) == (200, JPEG, "image/jpeg")
+    assert (cover.status_code, cover.getvalue(), cover["Content-Type"]) == (200, JPEG, "image/jpeg")
     Upload.objects.update(album="", track=None, cover_sha256="", key="")
     found = client.get(f"/api/separate/{job.pk}").json()
     assert [found[name] for name in ("album", "track", "key")] == [None] * 3
