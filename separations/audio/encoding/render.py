@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separations.audio.encoding.formats import Format, Tags, Wav
-from separations.audio.info import CHANNELS, SAMPLE_RATE
+from separations.audio.info import CHANNELS
 from separations.audio.store.readers import Reader
 
+UNKNOWN = (1 << 32) - 1
+UNKNOWN_SIZE = struct.pack("<I", UNKNOWN)
+DS64_BYTES = 36
 HEAD_BYTES = 1 << 16  # more than headers and tags have
 
 
@@ -23,10 +26,11 @@ def common_gain(peaks: list[float]) -> float:
     return 1.0 / max(1.0, *peaks)
 
 
-def _header(wav: Wav, frames: int, tags: Tags) -> bytes:
+def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:
     """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`).
 
-    The tags stand before the samples, as FFmpeg writes them, so that the samples come last.
+    The tags stand before the samples, as FFmpeg writes them, so that the samples come last. What is
+    larger than 32 bits can say is RF64 (EBU Tech 3306).
     """
     width = wav.bytes_per_sample
     align = width * CHANNELS
@@ -35,20 +39,25 @@ def _header(wav: Wav, frames: int, tags: Tags) -> bytes:
         "<HHIIHH",
         3 if wav.is_float else 1,
         CHANNELS,
-        SAMPLE_RATE,
-        SAMPLE_RATE * align,
+        rate,
+        rate * align,
         align,
         width * 8,
     )
     chunks = _chunk(b"fmt ", fmt)
     if wav.is_float:
-        chunks += _chunk(b"fact", struct.pack("<I", frames))
+        chunks += _chunk(b"fact", struct.pack("<I", min(frames, UNKNOWN)))
     texts = ((b"INAM", tags.title), (b"IART", tags.artist))
     info = b"".join(_chunk(name, text.encode() + b"\0") for name, text in texts if text)
     if info:
         chunks += _chunk(b"LIST", b"INFO" + info)
+    whole = 4 + len(chunks) + 8 + data
+    if whole >= UNKNOWN:
+        sizes = struct.pack("<QQQI", whole + DS64_BYTES, data, frames, 0)
+        chunks = _chunk(b"ds64", sizes) + chunks
+        return b"RF64" + UNKNOWN_SIZE + b"WAVE" + chunks + b"data" + UNKNOWN_SIZE
     chunks += b"data" + struct.pack("<I", data)
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks) + data) + b"WAVE" + chunks
+    return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + chunks
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
@@ -77,7 +86,7 @@ class WavBytes:
     def __init__(self, reader: Reader, wav: Wav, gain: float, tags: Tags) -> None:
         self._reader, self._wav = reader, wav
         self._gain = np.float32(gain)
-        self._head = _header(wav, reader.frames, tags)
+        self._head = _header(wav, reader.frames, reader.rate, tags)
         self._align = wav.bytes_per_sample * CHANNELS
         self.size = len(self._head) + reader.frames * self._align
 
@@ -122,14 +131,14 @@ def write(
 
     level = np.float32(gain)
     blocks = (block * level for block in reader.read(0, reader.frames))
-    encode(blocks, reader.frames, target, format, tags, bit_rate)
+    encode(blocks, reader.frames, reader.rate, target, format, tags, bit_rate)
 
 
 def size_of(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int | None:
     """How many bytes `write` will write in a compressed format, None if that is unknown before."""
     from separations.audio.encoding.encoder import size_of
 
-    return size_of(reader.frames, format, tags, bit_rate)
+    return size_of(reader.frames, reader.rate, format, tags, bit_rate)
 
 
 def most_bytes(reader: Reader, format: Format, bit_rate: int) -> int:
@@ -139,5 +148,5 @@ def most_bytes(reader: Reader, format: Format, bit_rate: int) -> int:
     more for frames and index.
     """
     if bit_rate:
-        return HEAD_BYTES + int(1.1 * reader.frames / SAMPLE_RATE * bit_rate * 125)
+        return HEAD_BYTES + int(1.1 * reader.frames / reader.rate * bit_rate * 125)
     return HEAD_BYTES + reader.frames * CHANNELS * 3
