@@ -10,7 +10,12 @@ from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
-from separations.audio.encoding.formats import DEFAULT_FORMAT, FORMATS, names_with_bit_rates
+from separations.audio.encoding.formats import (
+    DEFAULT_FORMAT,
+    FORMATS,
+    MODEL_RATE,
+    names_with_bit_rates,
+)
 from separations.engine.options import (
     BY_SENDER,
     DECLARED,
@@ -84,6 +89,7 @@ class _FormatName:
 
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
+SampleRate = Literal["model", "song"]
 FormatName = Annotated[str, _FormatName()]
 Digits = Annotated[int, BeforeValidator(digits)]
 Truth = Annotated[bool, BeforeValidator(truth)]
@@ -152,6 +158,7 @@ class Task(Progress):
     title: str
     artist: str
     duration: float = Field(description="Seconds.")
+    sample_rate: int = Field(description="Of the song as it was sent, in Hz.")
     stems: list[StemLinks]
     notes: list[str]
     error: Problem | None = Field(description="Why it failed.")
@@ -230,6 +237,11 @@ class Wanted(Schema):
         None,
         description=f"kbit/s, for {in_words(names_with_bit_rates(), 'and')}; the highest by "
         "default.",
+    )
+    sample_rate: SampleRate = Field(
+        MODEL_RATE,
+        description="`model`: 44.1 kHz, at which the models work. `song`: that of the song (see "
+        "`sample_rate` of a task), resampled; MP3, M4A and Opus take some rates only.",
     )
     start: str = Field("", alias="from", description="Seconds; the beginning by default.")
     stop: str = Field("", alias="to", description="Seconds; the end by default.")

@@ -50,6 +50,7 @@ def serialize_task(request: HttpRequest, job: Job) -> schemas.Task:
         title=job.upload.title,
         artist=job.upload.artist,
         duration=job.upload.seconds,
+        sample_rate=job.upload.sample_rate,
         stems=stems,
         notes=user_messages.note_sentences(job.notes),
         error=_error(job),

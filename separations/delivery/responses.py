@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.http import content_disposition_header
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.byte_sources import ByteSource
+from separations.delivery.file_names import content_disposition
+from separations.delivery.time_range import Span
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
 from separations.fair_use.address_ranges import widest_range
@@ -57,7 +58,12 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
 
 
 def send_archive(
-    request: HttpRequest, job: Job, format: Format, bit_rate: int, span: downloads.Span | None
+    request: HttpRequest,
+    job: Job,
+    format: Format,
+    bit_rate: int,
+    span: Span | None,
+    rate: int,
 ) -> HttpResponseBase:
     """Send all stems of a job as one ZIP.
 
@@ -66,7 +72,7 @@ def send_archive(
     """
     if not job.has_stems:
         raise Fault("result_gone")
-    stems = downloads.of_stems(job, format, bit_rate, span)
+    stems = downloads.of_stems(job, format, bit_rate, span, rate)
     _count_encodings(request, stems)
     results.record_use(job)
     stream = downloads.archive(stems, whole=_is_old(request), client=widest_range(client(request)))
@@ -76,8 +82,8 @@ def send_archive(
     )
     if stream.sized:
         response.headers["Content-Length"] = str(len(stream))
-    name = downloads.file_name(job, "stems", "zip")
-    response.headers["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
+    name = downloads.archive_name(stems)
+    response.headers["Content-Disposition"] = content_disposition(name, attach=True)
     return response
 
 

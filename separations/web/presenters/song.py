@@ -15,6 +15,7 @@ from separations.logs.secret_tokens import ShareToken
 from separations.models import Job
 from separations.queue import queue_position
 from separations.queue.queue_position import Standing
+from separations.web.presenters.downloads import khz
 from separations.web.presenters.levels import SILENCE
 
 
@@ -39,6 +40,7 @@ class SongPresenter:
     title: str
     artist: str
     length: str
+    rate: str
     seconds: float
     percent: int
     headline: str
@@ -89,6 +91,7 @@ def present_song(job: Job, grant: Grant | None = None) -> SongPresenter:
         title=job.upload.title,
         artist=job.upload.artist,
         length=duration(job.upload.seconds),
+        rate=khz(job.upload.sample_rate),
         seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
         headline=_headline(run),
