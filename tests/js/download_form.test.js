@@ -30,7 +30,8 @@ test("other formats, and other forms, say nothing", () => {
 test("the song's rate is offered where the format can have it", () => {
   const options = [{ value: "model" }, { value: "song" }];
   const rates = { options, value: "song" };
-  const elements = { sample_rate: rates, format: { selectedOptions: [{ dataset: {} }] } };
+  const elements = { format: { selectedOptions: [{ dataset: {} }] } };
+  elements["sample_rate"] = rates;
   offerRates({ elements });
   assert.deepEqual([rates.value, options[1].disabled], ["song", false]);
   elements.format.selectedOptions = [{ dataset: { modelRate: "" } }];
