@@ -12,6 +12,7 @@ import django_stubs_ext
 from django.utils.translation import gettext_lazy as _
 from platformdirs import user_cache_path
 
+from separations.audio.info import studio_megabytes
 from separations.checks.host_names import mail_domain
 from separations.logs.config import logging_config
 from separations.monitoring import sentry
@@ -242,8 +243,9 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 # Uploads
 
-MAX_UPLOAD_MB = envint("MAX_UPLOAD_MB", 100, lowest=1)
 MAX_DURATION_SECONDS = envint("MAX_DURATION_SECONDS", 600, lowest=1)
+# The default holds the longest song as studios keep it
+MAX_UPLOAD_MB = envint("MAX_UPLOAD_MB", studio_megabytes(MAX_DURATION_SECONDS), lowest=1)
 ALLOWED_EXTENSIONS = [
     "." + extension.lstrip(".").lower()
     for extension in envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")

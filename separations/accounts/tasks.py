@@ -1,7 +1,7 @@
 """Tasks that send e-mails in the consumer.
 
 Not in the request: its duration would reveal who has an account. `site` comes from the web server's
-settings; honcho gives the consumer another PORT.
+settings: the consumer may run on another machine.
 """
 
 from functools import partial

@@ -4,6 +4,7 @@ Each has a session of its own. A Ctrl-C in the terminal does not reach it, so it
 when it ends; and it is killed together with all that it started.
 """
 
+import ctypes
 import logging
 import os
 import signal
@@ -18,7 +19,42 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 END_SECONDS = 10.0
 
+LONGEST_PAUSE = 60.0
+WELL_SECONDS = 60.0  # a process that ran for so long had started well
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
 PythonProcess = subprocess.Popen[bytes]
+
+
+class RestartPause:
+    """How long to wait before a process that ended is started again: 1, 2, 4 … 60 seconds.
+
+    Without it, a process that cannot live would take the CPU with its starts.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def after(self, ran: float) -> float:
+        """The pause after a process ended that ran for `ran` seconds."""
+        if ran >= WELL_SECONDS:
+            self.reset()
+        self._in_a_row += 1
+        return float(min(LONGEST_PAUSE, 2.0 ** min(self._in_a_row - 1, 10)))
+
+    def reset(self) -> None:
+        """Begin again with a second: the process did what it was started for."""
+        self._in_a_row = 0
+
+
+def end_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when its parent dies; on Linux.
+
+    The parent is the thread that started it (prctl(2)).
+    """
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)
 
 
 def start(

@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from separations.audio.info import studio_megabytes
 from separations.audio.sandbox import lockdown
 from separations.audio.sandbox.lockdown import PROCESS_BYTES
 from separations.checks import listen_address
@@ -79,6 +80,24 @@ def settings_fit_the_engine(app_configs: Sequence[Any] | None, **kwargs: Any) ->
             hint = "Change the setting of that name."
             return [Error(sentence(fault), hint=hint, id="stemsite.E003")]
     return []
+
+
+@register(Tags.compatibility)
+def the_size_limit_holds_the_length_limit(
+    app_configs: Sequence[Any] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """A song within MAX_DURATION_SECONDS should not be refused for its size."""
+    wanted = studio_megabytes(settings.MAX_DURATION_SECONDS)
+    if wanted <= settings.MAX_UPLOAD_MB:
+        return []
+    return [
+        Warning(
+            f"Songs of {settings.MAX_DURATION_SECONDS} s are allowed, but as 24-bit stereo WAV at "
+            f"96 kHz they take more than MAX_UPLOAD_MB={settings.MAX_UPLOAD_MB}.",
+            hint=f"Unset MAX_UPLOAD_MB or set it to {wanted}, and allow as much in the proxy.",
+            id="stemsite.W005",
+        )
+    ]
 
 
 @register("models")

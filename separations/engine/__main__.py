@@ -4,10 +4,14 @@ import logging
 import os
 import signal
 
+from separations.audio.child_process import end_with_parent
+
 # systemd and terminals signal all processes of a service at once. This one ends when its parent
 # closes the pipe or kills it. Set before the imports: torch needs seconds.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+# If the consumer is killed, nobody wants the song of now any more.
+end_with_parent(signal.SIGKILL)
 
 
 def main() -> None:

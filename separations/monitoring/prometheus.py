@@ -14,13 +14,14 @@ from django.db import DatabaseError
 from django.db.models import Count, Min
 from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from separations.models import Consumer, Job
 from separations.monitoring import multiprocess
 from separations.monitoring.registry import process_metrics
+from separations.monitoring.restarts import restarts
 from separations.queue import queue_switch
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,18 @@ class CurrentValues(Collector):
     """Gauges of the disk and the database as of now, by queries that an index bounds."""
 
     def __init__(self) -> None:
-        self._found = [*_disk(), *_database()]
+        self._found = [*_processes(), *_disk(), *_database()]
 
     def collect(self) -> Iterable[Metric]:
         return self._found
+
+
+def _processes() -> Iterator[Metric]:
+    about = "How often a process of the site ended and was started again."
+    again = CounterMetricFamily("stemsite_process_restarts_total", about, labels=["process"])
+    for name, count in restarts(settings.DATA_DIR).items():
+        again.add_metric([name], count)
+    yield again
 
 
 def _disk() -> Iterator[Metric]:

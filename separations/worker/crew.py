@@ -87,6 +87,9 @@ class Crew:
         worked = time.monotonic()
         try:
             while not self._stopping.is_set():
+                if slot.engine.rest:  # its engine died; others may take the jobs meanwhile
+                    self._stopping.wait(slot.engine.rest)
+                    continue
                 wakes = self._wakes
                 if self._run_next(slot):
                     worked = time.monotonic()

@@ -27,6 +27,7 @@ DECODERS_PART = 10  # at most this part of the memory, a tenth, is for decoders 
 MEASURED_JOBS = 20
 SPARE = 1.1  # songs differ
 USUAL_SEGMENT = 7.8  # seconds; of htdemucs
+USUAL_LONGEST = 600.0  # seconds of a song, for which JOB_TIMEOUT_SECONDS is meant
 PATIENCE = 3.0  # how much longer than it first seemed a separation may take
 
 
@@ -173,12 +174,14 @@ def still_to_come(job: Job) -> Callable[[], int]:
 # Time
 
 
-def time_limit(options: Options, model: ModelInfo) -> float:
-    """Seconds that a job may run: JOB_TIMEOUT_SECONDS times what it costs more than one plain pass.
+def time_limit(options: Options, model: ModelInfo, song_seconds: float) -> float:
+    """Seconds that a job may run: JOB_TIMEOUT_SECONDS times what it costs more than one plain pass
+    over a song of USUAL_LONGEST seconds.
 
     As the cost of a song's second grows with models, passes and overlap.
     """
-    return settings.JOB_TIMEOUT_SECONDS * work(options, model)
+    longer = max(1.0, song_seconds / USUAL_LONGEST)
+    return settings.JOB_TIMEOUT_SECONDS * work(options, model) * longer
 
 
 def longest_silence(options: Options, model: ModelInfo) -> float:
@@ -196,7 +199,7 @@ class Watch:
         self._job = job
         options, model = job.separation, read_model(settings.MODEL_DIR, job.model)
         self._may_be_silent = not options.split  # a song in one piece is one long silence
-        self._limit = time_limit(options, model)
+        self._limit = time_limit(options, model, job.upload.seconds)
         self._silence = longest_silence(options, model)
         self._began = self._heard = time.monotonic()
         self._foreseen = False

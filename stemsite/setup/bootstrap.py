@@ -15,7 +15,7 @@ from typing import NoReturn
 from stemsite.setup.javascript_tools import NPM, install_javascript_tools
 from stemsite.setup.packages import install_packages, make_environment
 from stemsite.setup.paths import PYTHON
-from stemsite.setup.run import start
+from stemsite.setup.run import check_address, start
 from stemsite.setup.site_files import (
     check_settings,
     compile_translations,
@@ -35,6 +35,7 @@ def setup(*, dev: bool = False) -> None:
 def run() -> NoReturn:
     setup()
     check_settings()
+    check_address()
     fetch_models()
     prepare_site()
     manage(
@@ -50,6 +51,7 @@ def run() -> NoReturn:
 def dev() -> NoReturn:
     setup(dev=True)
     check_settings()
+    check_address()
     fetch_models()
     prepare_site()
     start(".ci/Procfile.dev", DEBUG=os.environ.get("DEBUG", "yes"))

@@ -2,6 +2,7 @@
 
 import errno
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
 from separations.audio.encoding.formats import FORMATS, Tags, Wav
 from separations.audio.encoding.render import WavBytes, common_gain, write
@@ -204,3 +206,37 @@ def test_a_disk_that_takes_nothing_is_an_error_of_its_own(
 def test_one_gain_for_the_whole_track() -> None:
     assert common_gain([0.2, 0.9]) == 1.0
     assert common_gain([0.2, 2.0]) == 0.5
+
+
+class Long:
+    """A reader of five hours of a slow ramp."""
+
+    frames = 5 * 3600 * 44_100
+    rate = sounds.RATE
+
+    def read(self, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
+        yield np.repeat(np.arange(start, stop, dtype=np.float64)[:, None] / 2**30, 2, 1).astype(
+            "f4"
+        )
+
+
+@pytest.mark.parametrize("name", ["float32", "wav24"])
+def test_a_wav_beyond_four_gigabytes_is_rf64(tmp_path: Path, name: str) -> None:
+    wav = WavBytes(Long(), wav_of(name), 1.0, TAGS)
+    assert wav.size > 1 << 32
+    head = b"".join(wav.read(0, 400))
+    assert head[:4] == b"RF64"
+    file = tmp_path / "long.wav"
+    with file.open("wb") as target:  # with a hole where the middle would be
+        target.write(head)
+        target.seek(wav.size - 8000)
+        target.writelines(wav.read(wav.size - 8000, None))
+    info = soundfile.info(file)
+    assert (info.frames, info.format, info.samplerate) == (Long.frames, "RF64", 44_100)
+    (last,) = soundfile.read(file, start=Long.frames - 1, dtype="float32")[0]
+    assert last[0] == pytest.approx((Long.frames - 1) / 2**30, abs=2**-23)
+    # FFmpeg finds the same.
+    with av.open(str(file)) as container:
+        stream = container.streams.audio[0]
+        assert stream.duration == Long.frames
+        assert container.metadata["title"] == TAGS.title

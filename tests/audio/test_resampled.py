@@ -1,7 +1,6 @@
 """Stems at another sample rate: exact in time and level, the same bits wherever reading began."""
 
 import io
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,15 +37,6 @@ class InMemory:
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         for at in range(start, stop, 10_007):
             yield self.samples[at : min(at + 10_007, stop)]
-
-
-@dataclass(frozen=True)
-class Endless:
-    frames: int
-    rate: int
-
-    def read(self, start: int, stop: int) -> Iterator[Samples]:
-        raise NotImplementedError
 
 
 def joined(reader: Reader, start: int = 0, stop: int | None = None) -> Samples:
@@ -147,22 +137,6 @@ def test_any_byte_range_of_a_resampled_wav_is_that_part_of_the_whole() -> None:
     assert len(whole) == view.size
     for start, stop in ((0, 10), (30, 5_001), (400_003, 400_004), (777_777, view.size)):
         assert b"".join(view.read(start, stop)) == whole[start:stop]
-
-
-def test_a_wav_beyond_four_gigabytes_is_rf64() -> None:
-    wav = FORMATS["float32"].wav
-    assert wav is not None
-    frames = 2 * 3600 * 96_000
-    view = WavBytes(Endless(frames, 96_000), wav, 1.0, TAGS)
-    head = next(view.read(0, 200))
-    data_at = head.index(b"data")
-    assert (head[:8], head[8:16]) == (b"RF64" + b"\xff" * 4, b"WAVEds64")
-    sizes = struct.unpack("<IQQQI", head[16:48])
-    assert sizes == (28, view.size - 8, 8 * frames, frames, 0)
-    assert head[data_at + 4 : data_at + 8] == b"\xff" * 4
-    assert view.size == data_at + 8 + 8 * frames
-    below = WavBytes(Endless(frames // 2, 96_000), wav, 1.0, TAGS)
-    assert next(below.read(0, 4)) == b"RIFF"
 
 
 def test_what_rises_between_the_samples_is_known(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ BOUNDED = {
     "separations/engine/priority.py": "no disk: /proc",
     "separations/audio/child_process.py": "no disk: the pipe to the parent process",
     "stemsite/secret_key.py": "the secret key, once",
+    "stemsite/supervisor/runs.py": "a few numbers about this run",
 }
 OPERATORS = {
     "separations/engine/weights/copying.py": "fetch_models",

@@ -158,8 +158,25 @@ def test_a_killed_engine_is_noticed(tmp_path: Path, small_store: Path) -> None:
             pass
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGKILL)
+        assert engine.rest == 0
         with pytest.raises(Fault, match="engine_died"):
             list(running)
+        assert 0 < engine.rest <= 1, "the next one does not start at once"
+        short = sounds.wav(tmp_path / "short.wav", sounds.music(1.0))
+        *_, done = engine.run(request_for(short, tmp_path / "t", small_store), 60.0)
+        assert isinstance(done, Done)
+
+
+def test_engines_that_cannot_start_rest_longer_each_time(
+    tmp_path: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for(tmp_path / "song.wav", tmp_path / "s", small_store)
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with EngineProcess() as engine:
+        for most in (1, 2, 4):
+            with pytest.raises(Fault, match="engine_died"):
+                list(engine.run(request, 60.0))
+            assert most - 0.5 < engine.rest <= most
 
 
 def test_a_signal_to_the_whole_service_does_not_end_the_engine(

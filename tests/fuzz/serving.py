@@ -99,7 +99,7 @@ def serving(data_dir: Path) -> Iterator[Server]:
     }
     with (data_dir / "web.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "-f", "Procfile", "start", "web"],
+            [sys.executable, "-m", "stemsite.supervisor", "Procfile", "web"],
             cwd=ROOT,
             env=environment,
             stdout=log,

@@ -310,7 +310,7 @@ def test_an_upload_with_a_nasty_name_leaves_nothing_of_it_in_any_log(
     for word in ("Bob", "bob", "Marley", "forged", "example.org"):
         assert word not in log
     for each in log.splitlines():
-        # honcho's own colours aside, which it writes before its bar.
+        # The supervisor's colours aside, which stand before its bar.
         assert each.rpartition(" | ")[2].replace("\x1b[0m", "").isprintable(), each
 
 

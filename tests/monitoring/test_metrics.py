@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from django.conf import settings as site_values
 from django.db import transaction
 from django.test import Client
 from filelock import FileLock
@@ -26,9 +27,11 @@ from separations.errors.fault import Fault
 from separations.jobs import lifecycle
 from separations.models import Job
 from separations.monitoring import job_metrics, multiprocess, prometheus, registry
+from separations.monitoring.restarts import RUN_VARIABLE
 from separations.queue import queue_switch
 from separations.worker import leases
 from stemsite import web_server
+from stemsite.supervisor.runs import Run
 from tests.support.jobs import BERT, Submit, claimed, made
 from tests.support.running_site import Browser, Site, raw, running, until, workers
 from tests.support.sounds import ROOT, music, wav
@@ -209,7 +212,12 @@ def test_counting_that_fails_ends_no_job(
 def test_the_queue_and_its_consumers_are_looked_up(
     submit: Submit,
     django_assert_max_num_queries: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    with Run(site_values.DATA_DIR, "http://127.0.0.1:8000") as run:
+        run.record({"web": 0, "consumer": 3})
+        monkeypatch.setenv(RUN_VARIABLE, run.mark)
+        assert value(now(), "process_restarts_total", process="consumer") == 3
     submit()
     submit(BERT, shifts=1)
     running_now = claimed()
@@ -465,10 +473,9 @@ def test_every_line_is_json_and_says_what_it_is_about(site: Site, separated: str
 
 
 def _logged(site: Site, word: str) -> list[dict[str, Any]] | None:
-    """What the site's processes logged, once `word` is in it; honcho's own lines left out."""
+    """What the site's processes and the supervisor logged, once `word` is in it."""
     text = site.log.read_text().rpartition("\n")[0]  # without a line that is being written
-    lines = (line.replace("\x1b[0m", "").partition(" | ") for line in text.splitlines())
-    told = [json.loads(line) for source, _bar, line in lines if "system" not in source]
+    told = [json.loads(line) for line in text.splitlines()]
     return told if word in text else None
 
 

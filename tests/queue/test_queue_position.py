@@ -281,6 +281,16 @@ def test_what_is_left_of_a_run_is_new(
     assert anna.get(address).status_code == 200
 
 
+def test_hours_that_are_left_are_told_as_hours(queue: Queue, anna: Client) -> None:
+    job = queue()
+    for seconds, told in ((59.0 * 60, "59 min"), (5040.0, "1 h 24 min"), (7195.0, "2 h 0 min")):
+        run(job, stage="separate", progress=0.5, remaining=seconds)
+        answer = anna.get(f"/songs/{job.pk}/status").content.decode().lower()
+        assert f"about {told} left" in answer
+    Upload.objects.filter(pk=job.upload_id).update(seconds=7200.4)
+    assert "2:00:00 · tiny" in anna.get(f"/songs/{job.pk}").content.decode()
+
+
 def test_a_new_place_in_the_queue_is_new(queue: Queue, anna: Client) -> None:
     first, second = queue(), queue()
     for partial in ("status", "card"):

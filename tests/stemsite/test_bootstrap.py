@@ -3,64 +3,14 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stemsite.setup import bootstrap, javascript_tools, packages, paths, steps, torch_build
-from tests.support.running_site import until
 from tests.support.sounds import ROOT
-
-
-def start(folder: Path, procfile: str, **environment: str) -> "subprocess.Popen[str]":
-    (folder / "Procfile").write_text(procfile)
-    code = (
-        "import sys; from pathlib import Path; from stemsite.setup import paths, run; "
-        "paths.PYTHON = Path(sys.executable); paths.ROOT = Path(sys.argv[1]); "
-        "run.start('Procfile')"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
-        cwd=ROOT,
-        env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_every_way_to_stop_stops_both(tmp_path: Path, name: str) -> None:
-    site = start(tmp_path, "web: exec sleep 600\nconsumer: exec sleep 600\n")
-
-    def sleepers() -> list[psutil.Process]:
-        family = psutil.Process(site.pid).children(recursive=True)
-        found = [child for child in family if child.name() == "sleep"]
-        return found if len(found) == 2 else []
-
-    both = until(sleepers)
-    site.send_signal(getattr(signal, name))
-    assert site.wait(30) == 0
-    assert psutil.wait_procs(both, timeout=10)[1] == []
-
-
-def test_an_empty_address_is_the_default_and_ipv6_is_written_as_servers_do(tmp_path: Path) -> None:
-    for host, shown in (("", "127.0.0.1:8000"), ("::1", "[::1]:8000")):
-        site = start(tmp_path, 'web: echo "bound to $HOST:$PORT"\n', HOST=host, PORT="")
-        output = site.communicate(timeout=60)[0]
-        assert f"http://{shown} " in output
-        assert f"bound to {shown}" in output
-
-
-def test_a_crash_is_seen_and_said(tmp_path: Path) -> None:
-    site = start(tmp_path, "web: exec sleep 600\nconsumer: exit 7\n")
-    output = site.communicate(timeout=60)[0]
-    assert site.returncode == 7
-    assert "consumer.1 stopped (rc=7)" in output
 
 
 def test_a_failed_step_says_what_to_do(

@@ -64,7 +64,11 @@ class Site:
 
     def consumer(self) -> psutil.Process:
         """The consumer process."""
-        return until(lambda: self._child("run_consumer"))
+        return until(self.running_consumer)
+
+    def running_consumer(self) -> psutil.Process | None:
+        """The consumer process, if it runs just now."""
+        return self._child("run_consumer")
 
     def _child(self, word: str) -> psutil.Process | None:
         for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -182,7 +186,7 @@ def running(data_dir: Path, **settings: str) -> Iterator[Site]:
     log = data_dir / "site.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "-f", "Procfile", "start"],
+            [sys.executable, "-m", "stemsite.supervisor", "Procfile"],
             cwd=ROOT,
             env=environment,
             stdout=output,

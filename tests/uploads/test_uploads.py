@@ -14,6 +14,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from separations.audio.free_space import MARGIN
+from separations.checks import site_checks
 from separations.errors.fault import Fault
 from separations.models import Upload
 from separations.uploads import handlers, song_files
@@ -196,3 +197,14 @@ def test_a_good_song_is_kept_beside_one_that_is_refused(
     sent = [SimpleUploadedFile("good.wav", song), *files(second)]
     visitor.post("/", {**CHOICE, "file": sent})
     assert [upload.file_name for upload in Upload.objects.all()] == ["good.wav"]
+
+
+def test_the_size_limit_holds_the_length_limit(settings: Settings) -> None:
+    """Ten minutes of 24-bit stereo WAV at 96 kHz, with tags and a cover."""
+    assert (settings.MAX_DURATION_SECONDS, settings.MAX_UPLOAD_MB) == (600, 360)
+    assert settings.MAX_UPLOAD_MB * 1e6 > 600 * 96_000 * 2 * 3 + 10e6
+    assert site_checks.the_size_limit_holds_the_length_limit(None) == []
+    settings.MAX_DURATION_SECONDS = 7300
+    (warning,) = site_checks.the_size_limit_holds_the_length_limit(None)
+    assert warning.id == "stemsite.W005"
+    assert "set it to 4219" in str(warning.hint)

@@ -275,14 +275,17 @@ def test_a_fault_is_logged_with_the_jobs_id_and_where_it_happened(
 
 
 def test_slower_models_get_more_time(site_settings: Settings, small_store: Path) -> None:
-    def minutes(model: str, **options: Any) -> float:
-        return resources.time_limit(Options(**options), read_model(small_store, model)) / 60
+    def minutes(model: str, seconds: float = 180.0, **options: Any) -> float:
+        info = read_model(small_store, model)
+        return resources.time_limit(Options(**options), info, seconds) / 60
 
     assert minutes("tiny") == 10
     assert minutes("tiny_ft") == 40
     assert minutes("tiny", shifts=3) == 30
     assert minutes("tiny", overlap=0.5) == pytest.approx(15)
     assert minutes("tiny", overlap=0.0) == 10
+    assert minutes("tiny", seconds=600) == 10
+    assert minutes("tiny", seconds=7200) == 120, "a concert of two hours"
 
 
 def test_a_job_that_takes_too_long_is_ended(submit: Submit, settings: Settings) -> None:

@@ -15,10 +15,10 @@ from separations.audio.encoding.formats import Format, Tags, Wav
 from separations.audio.info import CHANNELS
 from separations.audio.store.readers import Reader
 
-UNKNOWN = (1 << 32) - 1
-UNKNOWN_SIZE = struct.pack("<I", UNKNOWN)
-DS64_BYTES = 36
 HEAD_BYTES = 1 << 16  # more than headers and tags have
+NOT_HERE = 0xFFFFFFFF  # RF64, instead of a size: it stands in the chunk ds64
+MOST_RIFF = NOT_HERE - 1
+DS64_BYTES = 8 + 28
 
 
 def common_gain(peaks: list[float]) -> float:
@@ -29,8 +29,9 @@ def common_gain(peaks: list[float]) -> float:
 def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:
     """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`).
 
-    The tags stand before the samples, as FFmpeg writes them, so that the samples come last. What is
-    larger than 32 bits can say is RF64 (EBU Tech 3306).
+    The tags stand before the samples, as FFmpeg writes them, so that the samples come last. What
+    exceeds the 4 GiB that RIFF can state is RF64 (EBU Tech 3306): the same, with longer sizes in
+    front.
     """
     width = wav.bytes_per_sample
     align = width * CHANNELS
@@ -46,18 +47,20 @@ def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:
     )
     chunks = _chunk(b"fmt ", fmt)
     if wav.is_float:
-        chunks += _chunk(b"fact", struct.pack("<I", min(frames, UNKNOWN)))
+        chunks += _chunk(b"fact", struct.pack("<I", min(frames, NOT_HERE)))
     texts = ((b"INAM", tags.title), (b"IART", tags.artist))
     info = b"".join(_chunk(name, text.encode() + b"\0") for name, text in texts if text)
     if info:
         chunks += _chunk(b"LIST", b"INFO" + info)
     whole = 4 + len(chunks) + 8 + data
-    if whole >= UNKNOWN:
-        sizes = struct.pack("<QQQI", whole + DS64_BYTES, data, frames, 0)
-        chunks = _chunk(b"ds64", sizes) + chunks
-        return b"RF64" + UNKNOWN_SIZE + b"WAVE" + chunks + b"data" + UNKNOWN_SIZE
-    chunks += b"data" + struct.pack("<I", data)
-    return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + chunks
+    if whole <= MOST_RIFF:
+        sizes, stated, name = b"", data, b"RIFF"
+    else:
+        whole += DS64_BYTES
+        sizes = _chunk(b"ds64", struct.pack("<QQQI", whole, data, frames, 0))
+        whole, stated, name = NOT_HERE, NOT_HERE, b"RF64"
+    head = name + struct.pack("<I", whole) + b"WAVE"
+    return head + sizes + chunks + b"data" + struct.pack("<I", stated)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Generator
 from types import TracebackType
 from typing import IO, cast
@@ -46,6 +47,8 @@ class EngineProcess:
         self._child: PythonProcess | None = None
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._kills_before = 0
+        self._began = self._rests_until = time.monotonic()
+        self._pause = child_process.RestartPause()
 
     def __enter__(self) -> "EngineProcess":
         return self
@@ -66,6 +69,11 @@ class EngineProcess:
     def resident(self) -> int:
         """Bytes of memory that the process uses now."""
         return memory.resident(self._child.pid) if self._child is not None else 0
+
+    @property
+    def rest(self) -> float:
+        """Seconds that are better waited before the next `run`: the process died lately."""
+        return max(0.0, self._rests_until - time.monotonic())
 
     def run(self, request: Request, tick: float) -> Generator[Progress | Done | None]:
         """Work on `request`: yield each message, and None after `tick` seconds without one.
@@ -97,6 +105,8 @@ class EngineProcess:
                     fault.trace = message.trace
                     raise fault
                 finished = isinstance(message, Done)
+                if finished:
+                    self._pause.reset()
                 yield message
         except BrokenPipeError:
             raise self._death(child) from None
@@ -121,16 +131,28 @@ class EngineProcess:
                 child = child_process.start("separations.engine", environment=environment)
                 self._child = child
             except OSError as error:
+                self._rest_after(0.0)
                 code = "out_of_memory" if error.errno == errno.ENOMEM else "engine_died"
                 raise Fault(code, status=-1) from error
+            self._began = time.monotonic()
             logger.info("Engine process %s started", child.pid)
             self._lines = queue.Queue()
             threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
         return child, cast(IO[bytes], child.stdin)
 
+    def _rest_after(self, ran: float) -> float:
+        """Plan when the next process may start; returns the pause in seconds."""
+        pause = self._pause.after(ran)
+        self._rests_until = time.monotonic() + pause
+        return pause
+
     def _death(self, child: PythonProcess) -> Fault:
         status = child_process.wait(child) or 0
-        logger.error("Engine process %s ended with status %s", child.pid, status)
+        pause = self._rest_after(time.monotonic() - self._began)
+        text = (
+            "Engine process %s ended with status %s; the next one starts in %.0f s at the earliest"
+        )
+        logger.error(text, child.pid, status, pause)
         if status == -signal.SIGKILL and memory.out_of_memory_kills() > self._kills_before:
             return Fault("out_of_memory")
         return Fault("engine_died", status=status)

@@ -15,6 +15,7 @@ from separations.logs.secret_tokens import ShareToken
 from separations.models import Job
 from separations.queue import queue_position
 from separations.queue.queue_position import Standing
+from separations.web.number_format import lasting
 from separations.web.presenters.downloads import khz
 from separations.web.presenters.levels import SILENCE
 
@@ -90,7 +91,7 @@ def present_song(job: Job, grant: Grant | None = None) -> SongPresenter:
         working=run.state == Job.State.RUNNING,
         title=job.upload.title,
         artist=job.upload.artist,
-        length=duration(job.upload.seconds),
+        length=lasting(job.upload.seconds),
         rate=khz(job.upload.sample_rate),
         seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
@@ -132,12 +133,6 @@ def standstill() -> str:
     return user_messages.standstill(queue_position.standstill())
 
 
-def duration(seconds: float) -> str:
-    """75.2 → 1:15"""
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02}"
-
-
 def _headline(job: Job) -> str:
     if job.state == Job.State.RUNNING:
         return str(Job.Stage(job.stage).label)
@@ -171,6 +166,10 @@ def _remaining(job: Job) -> str:
     seconds, minutes = _rounded_remaining(job)
     if seconds:
         return gettext("about %(seconds)d s left") % {"seconds": seconds}
+    if minutes >= 60:
+        hours, minutes = divmod(minutes, 60)
+        text = gettext("about %(hours)d h %(minutes)d min left")
+        return text % {"hours": hours, "minutes": minutes}
     return gettext("about %(minutes)d min left") % {"minutes": minutes} if minutes else ""
 
 

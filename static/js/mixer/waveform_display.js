@@ -4,7 +4,8 @@
 export const SHORTEST_SELECTION = 0.1; // seconds
 
 const PEAK_FULL = 255;
-const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600]; // seconds between times on the ruler
+// Seconds between times on the ruler
+const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400];
 const RETRY_MS = 3000; // until peaks that failed to load are requested again
 // In CSS pixels
 const BAR_WIDTH = 2; // of a waveform, with the gap
@@ -13,10 +14,13 @@ const LABEL_WIDTH = 64; // of a time on the ruler
 const DRAG_DISTANCE = 4; // less is a click
 const GRAB_DISTANCE = 8; // from an end of the selection, within which a drag moves that end
 
-/** 75.2 → "1:15" */
+/** 75.2 → "1:15", 4000 → "1:06:40" */
 export function formatTime(seconds) {
   const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  const two = (count) => String(count).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  const rest = two(whole % 60);
+  return hours ? `${hours}:${two(minutes)}:${rest}` : `${minutes}:${rest}`;
 }
 
 /** Seconds between the times on a ruler of `width` pixels for a song of `seconds`. */
