@@ -15,7 +15,7 @@ import numpy as np
 
 from separations.engine.inference.network import Samples
 
-# The least mean that is an offset, in deviations of the song. Music was seen to have up to 0.005.
+# The least mean that is an offset, in deviations of the song. Whole songs were seen to have 0.005.
 LEAST_OFFSET = 0.01
 CARRIER = "other"  # the stem that gets it, where a model has that; else its first one
 
