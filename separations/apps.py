@@ -17,6 +17,7 @@ class SeparationsConfig(AppConfig):
 
         from separations.access import permissions
         from separations.accounts import sessions
+        from separations.audio.sandbox.decoder_process import death_listeners
         from separations.checks import (
             file_checks,  # noqa: F401 - registers its system checks
             site_checks,  # noqa: F401 - likewise
@@ -24,9 +25,11 @@ class SeparationsConfig(AppConfig):
         from separations.fair_use import login_attempts
         from separations.logs.secret_tokens import TokenFilter
         from separations.models import account_names
+        from separations.monitoring import fault_counts
         from separations.worker import resources
 
         resources.set_up_decoders()
+        death_listeners.append(fault_counts.count_decoder_death)
         for name in ("gunicorn.access", "gunicorn.error"):  # whose handlers are gunicorn's own
             logging.getLogger(name).addFilter(TokenFilter())
         pre_save.connect(account_names.fold_before_save, sender=User)

@@ -44,6 +44,20 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def post_worker_init(_worker: Any) -> None:
+    """gunicorn's hook in each worker: find out whether songs can be read here."""
+    from separations.audio.sandbox.decoder_process import decoder_check
+
+    decoder_check.check_soon()
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """gunicorn's hook in a worker that ends."""
+    from separations.monitoring import fault_counts
+
+    fault_counts.write()
+
+
 def on_starting(server: Any) -> None:
     """gunicorn's hook in the master process, before it listens.
 

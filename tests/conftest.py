@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
+from separations.audio.sandbox.decoder_process import decoder_check
 from separations.engine.weights.store import read_model
 from separations.errors.fault import Fault
 from separations.logs.formatter import request_id
@@ -82,6 +84,21 @@ def fresh_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     from separations.queue import queue_position
 
     monkeypatch.setattr(queue_position, "FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def working_decoder() -> None:
+    """No self-test is due: decoders are known to work, whatever the test before did to them."""
+    decoder_check.record("")
+
+
+@pytest.fixture(autouse=True)
+def no_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of faults begin at zero, and are written only where a test asks for it."""
+    from separations.monitoring import fault_counts
+
+    monkeypatch.setattr(fault_counts, "_unwritten", Counter())
+    monkeypatch.setattr(fault_counts, "_written", [float("inf")])
 
 
 @pytest.fixture(autouse=True)

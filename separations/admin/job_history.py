@@ -17,13 +17,17 @@ from separations.web.number_format import lasting
 
 @dataclass(frozen=True)
 class LogLine:
-    """A transition in words. since: the time since the one before, "" for the first."""
+    """A transition in words. since: the time since the one before, "" for the first.
+
+    trace: the cause of a fault in full, for the operator.
+    """
 
     at: datetime
     state: str
     cause: str
     detail: str
     since: str
+    trace: str
 
 
 def owner_label(job: Job) -> str:
@@ -84,6 +88,7 @@ def log_lines(job: Job) -> list[LogLine]:
                 cause=transition.get_cause_display(),
                 detail=", ".join(_detail_labels(job, transition)),
                 since=since,
+                trace=transition.trace,
             )
         )
     return found
@@ -115,7 +120,7 @@ def _detail_labels(job: Job, transition: Transition) -> Iterator[str]:
 def log_text(chosen: Iterable[Job]) -> str:
     """Jobs and their transitions as text, with the database's names and codes, for support.
 
-    It holds no more personal data than the list of jobs.
+    It holds no more personal data than the list of jobs: causes are cleaned when they are stored.
     """
     return "\n".join("".join(f"{line}\n" for line in _text_lines(job)) for job in chosen)
 
@@ -151,6 +156,7 @@ def _text_lines(job: Job) -> Iterator[str]:
     yield "  timeline:"
     for each in job.timeline.all():
         yield f"    {each.at.isoformat()} {each.state} {each.cause} {_plain(each.detail)}"
+        yield from (f"      | {line}" for line in each.trace.split("\n") if line)
 
 
 def _plain(value: object) -> str:

@@ -20,6 +20,7 @@ from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
 from separations.fair_use.rate_limits import limited
 from separations.fair_use.refusals import outage_fault
+from separations.monitoring import fault_counts
 from separations.uploads.handlers import refused_files
 
 api = Api(
@@ -83,6 +84,7 @@ def database_busy(request: HttpRequest, exc: DatabaseError) -> HttpResponse:
 def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
     """Values that the schema refuses. A file that the upload handlers refused is missing here."""
     for _name, refusal in refused_files(request):
+        fault_counts.count_refusals([refusal])
         return problem_details.response(refusal)
     errors = [{"field": str(error["loc"][-1]), "message": error["msg"]} for error in exc.errors]
     if request.method == "POST" and request.content_type != "multipart/form-data":

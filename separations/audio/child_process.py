@@ -93,6 +93,16 @@ def wait(child: PythonProcess, seconds: float = END_SECONDS) -> int | None:
         return None
 
 
+def ending(status: int | None) -> str:
+    """How a process ended, in words, from what `wait` gave."""
+    if status is None:
+        return "its answers closed, but it goes on"
+    if status < 0:
+        with suppress(ValueError):
+            return f"signal {signal.Signals(-status).name}"
+    return f"status {status}"
+
+
 def kill(child: PythonProcess) -> None:
     """End a process at once, with all that it started, and close its pipes."""
     if child.returncode is None:  # else its number may be another's by now

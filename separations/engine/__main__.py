@@ -1,5 +1,6 @@
 """Start an engine process: `python -m separations.engine`; see `process.worker`."""
 
+import faulthandler
 import logging
 import os
 import signal
@@ -12,6 +13,9 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 # If the consumer is killed, nobody wants the song of now any more.
 end_with_parent(signal.SIGKILL)
+
+
+faulthandler.enable()  # a crash says where it was
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 class Fault(Exception):
     """An error with a code, and a message that says what to do next.
 
-    trace: the traceback, for the log, if it happened in another process.
+    trace: for the log and the operator: the traceback, if it happened in another process; how a
+        process ended and its last lines.
     """
 
     def __init__(self, code: str, **params: Any) -> None:

@@ -114,6 +114,28 @@ FAULTS: dict[str, tuple[int, Promise]] = {
             "Export it again, as 16-bit WAV for example."
         ),
     ),
+    # The site's own parts
+    "decoder_unavailable": (
+        503,
+        _(
+            "This site cannot read songs just now: a part of it does not start. That is not your "
+            "file's fault. Try again in a few minutes, or tell whoever runs the site."
+        ),
+    ),
+    "decoder_died": (
+        503,
+        _(
+            "Reading this song was interrupted on the site's side; your file is not at fault. Try "
+            "again in a moment."
+        ),
+    ),
+    "engine_unavailable": (
+        503,
+        _(
+            "This site cannot separate songs just now: a part of it does not start. That is not "
+            "your song's fault. Try again later, or tell whoever runs the site."
+        ),
+    ),
     # The options
     "rate_not_in_format": (
         422,
@@ -337,6 +359,12 @@ def sentence(fault: Fault) -> str:
     return fault_sentence(fault.code, fault.params)
 
 
+def general_sentence(code: str) -> str:
+    """The message for a code whose values are not known, with an ellipsis for each."""
+    _status, sentence = FAULTS.get(code, FAULTS["engine_error"])
+    return str(sentence) % _Blanks()
+
+
 def status(fault: Fault) -> int:
     """The HTTP status for a fault that ends a request."""
     return FAULTS.get(fault.code, FAULTS["engine_error"])[0]
@@ -354,6 +382,11 @@ class _Values(dict[str, Any]):
         return gettext("unknown")
 
 
+class _Blanks(dict[str, Any]):
+    def __missing__(self, _key: str) -> str:
+        return "…"
+
+
 STANDSTILL: dict[str, Promise] = {
     "paused": _(
         "Whoever runs this site has paused it for a while. Songs wait, and start when it goes on."
@@ -361,6 +394,10 @@ STANDSTILL: dict[str, Promise] = {
     "no_consumer": _(
         "Nothing is separated here just now: that part of the site is not running. Songs are kept, "
         "and start when it is back."
+    ),
+    "broken": _(
+        "Nothing is separated here just now: a part of the site does not work. Songs are kept, and "
+        "start when it is mended. Whoever runs the site can read why."
     ),
 }
 

@@ -70,7 +70,7 @@ def fail(job: Job, fault: Fault) -> bool:
     columns = {"error_code": fault.code, "error_params": fault.params}
     detail = {"error": fault.code, "attempt": job.attempt}
     expected = Job.objects.active().filter(lease=job.lease)
-    if not _end(job, expected, State.FAILED, columns, Cause.FAULT, detail):
+    if not _end(job, expected, State.FAILED, columns, Cause.FAULT, detail, trace=fault.trace):
         return False
     if fault.code != "upload_gone":
         detail["source"] = str(job.pk)
@@ -96,6 +96,8 @@ def _end(
     cause: Cause,
     detail: Mapping[str, object],
     stems: Iterable[Stem] = (),
+    *,
+    trace: str = "",
 ) -> bool:
     """End `job` in one UPDATE if it is still among `expected`; returns whether this call did.
 
@@ -116,5 +118,5 @@ def _end(
     if not expected.filter(pk=job.pk).update(**ended, **columns):
         return False
     Stem.objects.bulk_create(stems)
-    transitions.record([job.pk], state, cause, **detail)
+    transitions.record([job.pk], state, cause, trace, **detail)
     return True

@@ -6,6 +6,7 @@ How a job ends is in `jobs.endings`.
 import uuid
 from collections.abc import Iterable, Mapping
 
+from separations.logs.traces import cleaned_trace
 from separations.models import Job, JobQuerySet, Transition
 from separations.monitoring import job_metrics
 from separations.webhooks import events
@@ -28,6 +29,8 @@ def change(
     state: State,
     columns: Mapping[str, object],
     cause: Cause,
+    trace: str = "",
+    /,
     **detail: object,
 ) -> bool:
     """Change the state of `job` in one UPDATE if it is still among `expected`, and record that.
@@ -36,6 +39,7 @@ def change(
 
     Args:
         columns: what else changes.
+        trace: see `Transition.trace`.
         detail: what the transition's record says besides the cause.
 
     Returns:
@@ -43,25 +47,35 @@ def change(
     """
     if not expected.filter(pk=job.pk).update(state=state, **columns):
         return False
-    record([job.pk], state, cause, **detail)
+    record([job.pk], state, cause, trace, **detail)
     return True
 
 
 def queue_again(
-    job: Job, expected: JobQuerySet, columns: Mapping[str, object], cause: Cause, **detail: object
+    job: Job,
+    expected: JobQuerySet,
+    columns: Mapping[str, object],
+    cause: Cause,
+    trace: str = "",
+    /,
+    **detail: object,
 ) -> bool:
     """Put `job` back into the queue without its lease; see `change`."""
-    return change(job, expected, State.QUEUED, {**QUEUED_AFRESH, **columns}, cause, **detail)
+    columns = {**QUEUED_AFRESH, **columns}
+    return change(job, expected, State.QUEUED, columns, cause, trace, **detail)
 
 
-def record(jobs: Iterable[uuid.UUID], state: State, cause: Cause, **detail: object) -> None:
+def record(
+    jobs: Iterable[uuid.UUID], state: State, cause: Cause, trace: str = "", /, **detail: object
+) -> None:
     """Log that jobs came into `state`, count it for the metrics, and announce ends by webhook.
 
     Called in the transaction that changes the state, so that both are stored or neither.
     """
     keys = list(jobs)
     Transition.objects.bulk_create(
-        Transition(job_id=key, state=state, cause=cause, detail=detail) for key in keys
+        Transition(job_id=key, state=state, cause=cause, detail=detail, trace=cleaned_trace(trace))
+        for key in keys
     )
     job_metrics.count_transitions(keys, state, cause, detail)
     if state in Job.ENDED:

@@ -5,6 +5,7 @@ A job's row is the truth about it; a queue message only hints that there is work
 
 from separations.models.api_token import ApiToken, ApiTokenQuerySet
 from separations.models.bounds import LONGEST
+from separations.models.fault_count import FaultCount
 from separations.models.job import Job, folder_of
 from separations.models.job_queries import JobQuerySet
 from separations.models.owner import Owner
@@ -27,6 +28,7 @@ __all__ = [
     "ConsumerQuerySet",
     "Delivery",
     "DeliveryQuerySet",
+    "FaultCount",
     "IdempotencyKey",
     "Job",
     "JobQuerySet",

@@ -49,6 +49,7 @@ class Consumer(models.Model):
 
     slots: for each, the job it runs ("" for none) and the bytes that its engine holds.
     machine: bytes of memory, of the disk, and of stored files; see `queue_switch.Machine`.
+    faults: why its "decoder" or "engine" does not work, cleaned; empty while both do.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -58,6 +59,7 @@ class Consumer(models.Model):
     heartbeat_at = models.DateTimeField(_("last heard of"))
     slots = models.JSONField(_("slots"), default=list)
     machine = models.JSONField(_("machine's state"), default=dict)
+    faults = models.JSONField(_("faults"), default=dict)
 
     objects = ConsumerQuerySet.as_manager()
 

@@ -9,7 +9,11 @@ from separations.models.job import Job
 
 
 class Transition(models.Model):
-    """One change of a job's state: the state that it came into, when and why."""
+    """One change of a job's state: the state that it came into, when and why.
+
+    trace: after a fault, what the operator needs to find its cause (traceback, exit status, last
+    lines of the process); cleaned and bounded by `logs.traces`, and never shown to users.
+    """
 
     class Cause(models.TextChoices):
         SUBMITTED = "submitted", _("sent in")
@@ -31,6 +35,7 @@ class Transition(models.Model):
     state = models.CharField(_("state"), max_length=10, choices=Job.State.choices)
     cause = models.CharField(_("cause"), max_length=12, choices=Cause.choices)
     detail = models.JSONField(_("details"), default=dict, blank=True)
+    trace = models.TextField(_("cause in full"), blank=True, default="")
 
     class Meta(TypedModelMeta):
         verbose_name = _("transition")

@@ -14,16 +14,18 @@ from threading import Lock, Thread
 from django.conf import settings
 from django.db import connection
 
+from separations.audio.sandbox.decoder_process import decoder_check
 from separations.disk import disk_space
 from separations.engine.weights.store import read_model
 from separations.errors.fault import Fault
-from separations.models import Consumer
+from separations.monitoring import fault_counts
 from separations.queue import queue_switch
 
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 3.0  # for all checks together; probes wait five or ten
 OK, UNKNOWN = "ok", "unknown"
 NO_ANSWER, BROKEN = "no answer", "broken"
+NO_DECODER, NO_ENGINE = "cannot read songs", "does not start"
 INFORMATIVE = ("paused",)  # reported beside the checks, without making the site unready
 Answers = Mapping[str, str]
 
@@ -31,11 +33,27 @@ Answers = Mapping[str, str]
 def records() -> dict[str, str]:
     """The database, and what it records about consumers and the queue's switch."""
     try:
-        alive = Consumer.objects.alive().exists()
+        fault_counts.write()
+        faults = queue_switch.faults_of_the_living()
         paused = {"paused": "yes"} if queue_switch.is_paused() else {}
-        return {"database": OK, "consumer": OK if alive else "none is heard of", **paused}
+        alive = OK if faults else "none is heard of"
+        return {"database": OK, "consumer": alive, "engine": _engine(faults), **paused}
     finally:
         connection.close()
+
+
+def _engine(faults: list[dict[str, str]]) -> str:
+    """Whether any consumer can separate songs, by its own tests."""
+    if not faults:
+        return UNKNOWN
+    if not all(faults):
+        return OK
+    return NO_ENGINE if any("engine" in each for each in faults) else NO_DECODER
+
+
+def decoder() -> dict[str, str]:
+    """Whether songs can be decoded here, as this process knows; a test follows if one is due."""
+    return {"decoder": NO_DECODER if decoder_check.check_soon() else OK}
 
 
 def queue() -> dict[str, str]:
@@ -92,7 +110,8 @@ class Check:
 
 
 CHECKS = (
-    Check(records, "database", "consumer"),
+    Check(records, "database", "consumer", "engine"),
+    Check(decoder, "decoder"),
     Check(queue, "queue"),
     Check(disk, "disk"),
     Check(model, "model"),

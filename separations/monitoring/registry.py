@@ -65,6 +65,12 @@ class ProcessMetrics:
         self.failures = Counter(
             "stemsite_job_failures_total", "Jobs that failed.", ("code",), registry=None
         )
+        self.faults = Counter(
+            "stemsite_faults_total",
+            "Songs that were refused, and deaths of decoders and engines.",
+            ("kind", "code"),
+            registry=None,
+        )
         self.job_seconds = Histogram(
             "stemsite_job_seconds",
             "From the start to the end of the runs that gave stems.",

@@ -63,7 +63,7 @@ class Standing:
     place: while it waits, the place of its result among those that wait, 1 for the next; else 0.
     lacks_memory: whether it is its turn, and only memory is missing.
     lacks_room: whether it was its turn, and room on the disk is missing.
-    held_up: why it does not go on for now: "paused", "no_consumer" or "".
+    held_up: why it does not go on for now: "paused", "no_consumer", "broken" or "".
     """
 
     run: Job

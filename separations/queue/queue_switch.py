@@ -5,7 +5,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ from separations.engine import memory
 from separations.models import Consumer, QueueSwitch
 
 THE_SWITCH = 1
-PAUSED, NO_CONSUMER = "paused", "no_consumer"
+PAUSED, NO_CONSUMER, BROKEN = "paused", "no_consumer", "broken"
 FORGOTTEN_AFTER = timedelta(days=1)  # of a consumer that crashed
 MEASURE_SECONDS = 60.0  # how often the sizes of the folders are measured
 
@@ -47,13 +47,21 @@ def is_paused() -> bool:
 
 
 def standstill() -> str:
-    """Why no job is started now: PAUSED, NO_CONSUMER, or ""."""
+    """Why no job is started now: PAUSED, NO_CONSUMER, BROKEN (no consumer can work), or ""."""
     if is_paused():
         return PAUSED
-    return "" if Consumer.objects.alive().exists() else NO_CONSUMER
+    faults = faults_of_the_living()
+    if not faults:
+        return NO_CONSUMER
+    return BROKEN if all(faults) else ""
 
 
 # Consumers
+
+
+def faults_of_the_living() -> list[dict[str, str]]:
+    """The faults of each consumer that is alive; see `models.Consumer`."""
+    return list(Consumer.objects.alive().values_list("faults", flat=True))
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,13 @@ class Presence:
         self._measured = float("-inf")
         self._stored = (0, 0, 0)
 
-    def beat(self, slots: Sequence[SlotState], memory_for_jobs: int) -> None:
+    def beat(
+        self,
+        slots: Sequence[SlotState],
+        memory_for_jobs: int,
+        faults: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write the row. faults: why this consumer's decoder or engine does not work."""
         if self._measured == float("-inf"):
             self._measure()
         Consumer.objects.update_or_create(
@@ -100,6 +114,7 @@ class Presence:
                 "heartbeat_at": Now(),
                 "slots": [asdict(slot) for slot in slots],
                 "machine": asdict(self._machine(memory_for_jobs)),
+                "faults": dict(faults or {}),
             },
         )
         forgotten = Consumer.objects.filter(heartbeat_at__lt=Now() - FORGOTTEN_AFTER)

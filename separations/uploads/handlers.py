@@ -13,6 +13,7 @@ from django.core.files.uploadhandler import (
 from django.http import HttpRequest, QueryDict
 from django.utils.datastructures import MultiValueDict
 
+from separations.audio.sandbox.decoder_process import decoder_check
 from separations.disk import disk_space
 from separations.errors import problem_details
 from separations.errors.fault import Fault, storage_fault
@@ -61,6 +62,7 @@ class SizeLimitHandler(FileUploadHandler):
         try:
             self._check_number()
             check_extension(self.file_name or "")
+            decoder_check.require()
             disk_space.require_room(settings.FILE_UPLOAD_TEMP_DIR)
             incoming_uploads.reserve(self._client)
         except Fault as fault:

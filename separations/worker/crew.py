@@ -1,5 +1,6 @@
 """The crew of a consumer: slots that run jobs, and threads that recover lost jobs, report that the
-consumer is alive, keep room on the disk, publish its reservations, and choose the fastest engine.
+consumer is alive, keep room on the disk, publish its reservations, choose the fastest engine, and
+test whether songs can be read and separated at all.
 
 Slots look for work when a queue message wakes them, and every two seconds besides, so that a lost
 message costs nothing. Each works in a thread of its own, apart from the queue's workers: however
@@ -24,8 +25,10 @@ from separations.errors import database_outage
 from separations.jobs import lifecycle
 from separations.logs.formatter import job_context
 from separations.models import Job
+from separations.monitoring import fault_counts
 from separations.queue import queue_switch
 from separations.worker import leases, resources, retention
+from separations.worker.self_tests import SelfTests
 from separations.worker.slots import Slot, Stopping
 
 logger = logging.getLogger(__name__)
@@ -49,9 +52,11 @@ class Crew:
         gigabytes = resources.capacity() / 1e9
         logger.info("Slots: %s of %s threads, in %.1f GB of memory", count, threads, gigabytes)
         self._slots = [Slot(EngineProcess(), threads, self._stopping) for _ in range(count)]
+        self._self_tests = SelfTests(self._is_busy, self._stopping, self.wake)
         for slot in self._slots:
             slot.others_bytes = partial(self._bytes_beside, slot)
             slot.reservations = self._reservations
+            slot.on_answer, slot.on_fault = self._self_tests.engine_answered, self._self_tests.met
         self._threads = [
             *(
                 threading.Thread(target=self._work, args=(slot,), daemon=True)
@@ -61,6 +66,7 @@ class Crew:
             threading.Thread(target=self._keep_room, daemon=True),
             threading.Thread(target=self._publish_reservations, daemon=True),
             threading.Thread(target=self._choose_engine, args=(threads,), daemon=True),
+            threading.Thread(target=self._self_tests.run, daemon=True),
         ]
 
     def start(self) -> None:
@@ -108,6 +114,8 @@ class Crew:
 
     def _run_next(self, slot: Slot) -> bool:
         """Claim a job and run it. False when there was none, or the claim failed."""
+        if not self._self_tests.may_claim():
+            return False
         try:
             close_old_connections()
             job = leases.claim(sum(each.engine.resident for each in self._slots if not each.busy))
@@ -137,6 +145,9 @@ class Crew:
                 for other in self._slots:
                     if not other.busy:
                         other.engine.kill()
+
+    def _is_busy(self) -> bool:
+        return any(slot.busy for slot in self._slots)
 
     def _bytes_beside(self, slot: Slot) -> int:
         return sum(other.engine.resident for other in self._slots if other is not slot)
@@ -213,12 +224,14 @@ class Crew:
             self.wake()
 
     def _report(self) -> None:
-        self._presence.beat(self._slot_states(), resources.capacity())
+        faults = self._self_tests.faults()
+        self._presence.beat(self._slot_states(), resources.capacity(), faults)
 
     def _slot_states(self) -> list[queue_switch.SlotState]:
         return [slot.state() for slot in self._slots]
 
     def _leave(self) -> None:
+        fault_counts.write()
         try:
             self._presence.leave()
         except DatabaseError:

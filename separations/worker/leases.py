@@ -30,10 +30,17 @@ State = Job.State
 Cause = Transition.Cause
 CLAIM_SECONDS = 10
 # Faults of a run, not of the song: another attempt may succeed.
-TRANSIENT = ("engine_died", "out_of_memory", "stalled", "database", "busy")
-# After a run that met a full disk the job rests, each time for as long as it has waited so far:
-# where runs fail though there seems to be room, that makes some thirty attempts a day.
+READING = ("decoder_died", "too_slow")  # of a song that could be read when it came in
+TRANSIENT = ("engine_died", "out_of_memory", "stalled", "database", "busy", *READING)
+READING_REST = timedelta(
+    seconds=5
+)  # before the second attempt to read a song; then four times that
+# The machine cannot separate any song now: no attempt counts.
+BROKEN = ("decoder_unavailable", "engine_unavailable")
+# After a run that met a full disk, or a broken machine, the job rests, each time for as long as it
+# has waited so far: where runs fail though all seems well, that makes some thirty attempts a day.
 SHORTEST_REST, LONGEST_REST = timedelta(seconds=30), timedelta(hours=1)
+LONGEST_WAIT_FOR_REPAIR = timedelta(days=1)
 
 
 def claim(idle_bytes: int = 0) -> Job | None:
@@ -163,12 +170,19 @@ def _update_held(job: Job, **values: object) -> bool:
     return (held.update(**values) or held.update(**values)) == 1  # twice: see `_lock_held`
 
 
-def hand_back(job: Job, fault: Fault | None = None, *, reserve: int | None = None) -> bool:
+def hand_back(
+    job: Job,
+    fault: Fault | None = None,
+    *,
+    reserve: int | None = None,
+    rest: timedelta | None = None,
+) -> bool:
     """Put a running job back into the queue.
 
     Args:
         fault: why this attempt ended; without one, the attempt does not count.
         reserve: bytes of memory that the next attempt gets at least.
+        rest: the pause before it.
     """
     with transaction.atomic():
         held = _lock_held(job)
@@ -183,7 +197,9 @@ def hand_back(job: Job, fault: Fault | None = None, *, reserve: int | None = Non
             )
         detail = {"error": fault.code, "attempt": held.attempt}
         columns = {"memory_reserved": reserve}
-        return transitions.queue_again(held, row, columns, Cause.FAULT, **detail)
+        if rest is not None:
+            columns["not_before"] = timezone.now() + rest
+        return transitions.queue_again(held, row, columns, Cause.FAULT, fault.trace, **detail)
 
 
 def try_again_or_fail(job: Job, fault: Fault) -> None:
@@ -196,13 +212,16 @@ def try_again_or_fail(job: Job, fault: Fault) -> None:
     else:
         # Memory ran out: the next attempt gets all there is, so it runs alone.
         reserve = resources.capacity() if fault.code == "out_of_memory" else None
-        hand_back(held, fault, reserve=reserve)
+        rest = READING_REST * 4 ** (held.attempt - 1) if fault.code in READING else None
+        hand_back(held, fault, reserve=reserve, rest=rest)
 
 
 def end_with(job: Job, fault: Fault) -> None:
     """End a run that met `fault`, for good or until the next attempt."""
     if fault.code == "disk_full":
         _wait_for_room(job, fault)
+    elif fault.code in BROKEN:
+        _wait_for_repair(job, fault)
     elif fault.code in TRANSIENT or _has_moved(job):
         try_again_or_fail(job, fault)
     else:
@@ -221,15 +240,36 @@ def _wait_for_room(job: Job, fault: Fault) -> None:
         if now - since > LONGEST_WAIT_FOR_ROOM:
             endings.fail(held, fault)
             return
-        columns = {
-            "stage": Job.Stage.DISK,
-            "attempt": F("attempt") - 1,
-            "room_lacks_since": since,
-            "not_before": now + min(LONGEST_REST, max(SHORTEST_REST, now - since)),
-        }
-        detail = {"error": fault.code, "attempt": held.attempt}
-        row = Job.objects.held(held.lease)
-        transitions.queue_again(held, row, columns, Cause.FAULT, **detail)
+        rest = {"stage": Job.Stage.DISK, "room_lacks_since": since}
+        _queue_after_rest(held, fault, now - since, rest)
+
+
+def _wait_for_repair(job: Job, fault: Fault) -> None:
+    """Queue a job again whose run met a broken machine, as long as that may be mended: this counts
+    as no attempt, and the pauses grow."""
+    now = timezone.now()
+    with transaction.atomic():
+        held = _lock_held(job)
+        if held is None:
+            return
+        met = held.timeline.filter(cause=Cause.FAULT, detail__error__in=BROKEN)
+        first = met.filter(at__gte=held.queued_at).first()
+        waited = now - first.at if first else timedelta(0)
+        if waited > LONGEST_WAIT_FOR_REPAIR:
+            endings.fail(held, fault)
+        else:
+            _queue_after_rest(held, fault, waited, {})
+
+
+def _queue_after_rest(
+    held: Job, fault: Fault, waited: timedelta, columns: dict[str, object]
+) -> None:
+    """Queue a locked job again after a rest as long as it has `waited`, with no attempt counted."""
+    rest = min(LONGEST_REST, max(SHORTEST_REST, waited))
+    columns |= {"attempt": F("attempt") - 1, "not_before": timezone.now() + rest}
+    detail = {"error": fault.code, "attempt": held.attempt}
+    row = Job.objects.held(held.lease)
+    transitions.queue_again(held, row, columns, Cause.FAULT, fault.trace, **detail)
 
 
 def _has_moved(job: Job) -> bool:

@@ -27,6 +27,7 @@ from separations.disk import disk_space
 from separations.fair_use import token_bucket
 from separations.jobs import lifecycle, results
 from separations.models import Job, Upload, folder_of, lifetimes
+from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.worker.waste import Waste, entries, file_waste, id_in, is_older_than
 
@@ -141,7 +142,7 @@ def _renditions() -> Iterator[Waste]:
 
 
 def _rows() -> Iterator[Waste]:
-    """Rows past their lifetime: of jobs, sessions, token buckets and idempotency keys."""
+    """Rows past their lifetime: of jobs, sessions, token buckets, idempotency keys and counts."""
     before = lifetimes.records_kept_since()
     failed = Q(state__in=(Job.State.FAILED, Job.State.CANCELLED), finished_at__lt=before)
     over = Job.objects.filter(failed | Q(expired_at__lt=before))
@@ -153,6 +154,8 @@ def _rows() -> Iterator[Waste]:
         yield Waste("buckets", str(idle), 0, token_bucket.delete_full)
     if keys := submission.outdated_keys().count():
         yield Waste("idempotency keys", str(keys), 0, submission.outdated_keys().delete)
+    if counts := fault_counts.outdated().count():
+        yield Waste("counts of faults", str(counts), 0, fault_counts.outdated().delete)
 
 
 # Over the cap

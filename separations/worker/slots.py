@@ -7,6 +7,7 @@ import logging
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -21,7 +22,8 @@ from separations.engine.process.engine_process import EngineProcess
 from separations.engine.process.engine_protocol import Done, Progress, Request
 from separations.errors import database_outage
 from separations.errors.fault import Fault, storage_fault
-from separations.models import Job
+from separations.models import FaultCount, Job
+from separations.monitoring import fault_counts
 from separations.queue import queue_switch
 from separations.worker import leases, resources
 
@@ -30,6 +32,13 @@ TICK_SECONDS = 0.25
 SAVE_SECONDS = 1.0
 STOP_SECONDS = 1.0  # in which the signal that ended an engine reaches this process too
 FINISHING_TRIES = 3
+# Deaths of a run's processes, which a signal to the whole service may have ended before this one.
+DEATHS = {
+    "engine_died": FaultCount.Kind.ENGINE,
+    "engine_unavailable": FaultCount.Kind.ENGINE,
+    "decoder_died": FaultCount.Kind.DECODER,
+    "decoder_unavailable": FaultCount.Kind.DECODER,
+}
 
 
 class LeaseLost(Exception):
@@ -49,6 +58,8 @@ class Slot:
         self.job = ""  # the id of the one it works on
         self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
         self.reservations = reservations.Reservations()  # of all slots of a crew
+        self.on_answer: Callable[[], None] = lambda: None  # called when the engine gave a result
+        self.on_fault: Callable[[Fault], None] = lambda _fault: None  # when a run met one
         self._threads, self._stopping = threads, stopping
 
     def run(self, job: Job) -> None:
@@ -72,25 +83,32 @@ class Slot:
         except Fault as fault:
             trace = {"trace": fault.trace}
             logger.error("Job %s: %s", job.pk, fault, extra=trace, exc_info=not fault.trace)
-            # A signal to the whole service may have ended the engine before this process.
-            if fault.code == "engine_died" and self._stopping.wait(STOP_SECONDS):
+            if fault.code in DEATHS and self._stopping.wait(STOP_SECONDS):
                 leases.hand_back(job)
             else:
-                leases.end_with(job, fault)
+                self._end(job, fault)
         except OSError as error:
             logger.exception("Job %s: could not be stored", job.pk)
-            leases.end_with(job, storage_fault(error))
+            self._end(job, storage_fault(error))
         except DatabaseError as error:
             logger.exception("Job %s: could not be recorded", job.pk)
             connection.close()
             is_full = database_outage.cannot_write(error)
-            leases.end_with(job, Fault("disk_full" if is_full else "database"))
+            self._end(job, Fault("disk_full" if is_full else "database"))
         except Exception as error:
             logger.exception("Job %s: failed", job.pk)
-            leases.end_with(job, Fault("engine_error", reason=type(error).__name__))
+            self._end(job, Fault("engine_error", reason=type(error).__name__))
         finally:
             self.job = ""
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _end(self, job: Job, fault: Fault) -> None:
+        """End the run with a fault that was just caught, and record its cause for the operator."""
+        fault.trace = fault.trace or traceback.format_exc()
+        leases.end_with(job, fault)
+        if fault.code in DEATHS and "status" in fault.params:
+            fault_counts.count(DEATHS[fault.code], fault_counts.death(fault))
+        self.on_fault(fault)
 
     def state(self) -> queue_switch.SlotState:
         return queue_switch.SlotState(self.job, self._threads, self.engine.resident)
@@ -117,6 +135,7 @@ class Slot:
         with closing(self.engine.run(request, TICK_SECONDS)) as messages:
             for message in messages:
                 if isinstance(message, Done):
+                    self.on_answer()
                     return message
                 if self._stopping.is_set():
                     raise Stopping

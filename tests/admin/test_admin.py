@@ -138,6 +138,30 @@ def test_a_jobs_page_tells_its_story_in_words(submit: Submit, admin_client: Clie
     assert "-20.0 LUFS" in page
 
 
+def test_the_true_cause_of_each_attempt_is_for_the_operator_alone(
+    submit: Submit, admin_client: Client
+) -> None:
+    job = submit()
+    for number in range(2):
+        fault = Fault("engine_died", status=-11)
+        line = f"at anna@example.org from 203.0.113.9 in <b>{number}\x1b[2J</b>\n"
+        fault.trace = "beginning" + line * 400 + "signal SIGSEGV"
+        leases.end_with(claimed(), fault)
+    page = admin_client.get(f"{LIST}{job.pk}/change/").text
+    assert page.count("signal SIGSEGV</pre>") == 2
+    assert "&lt;b&gt;1\\x1b[2J" in page
+    assert "SIGSEGV" in act(admin_client, "download_log", job).text
+    for trace in job.timeline.exclude(trace="").values_list("trace", flat=True):
+        assert len(trace) <= 4096
+        assert "beginning" not in trace
+        assert "anna" not in trace
+        assert "203" not in trace
+    visitor = Client()
+    visitor.cookies = admin_client.cookies
+    for address in (f"/songs/{job.pk}", f"/songs/{job.pk}/card"):
+        assert "SIGSEGV" not in admin_client.get(address).text
+
+
 def test_what_the_staff_does_is_in_the_timeline(submit: Submit, admin_client: Client) -> None:
     job = submit()
     assert "1 job was cancelled" in act(admin_client, "cancel_jobs", job).text

@@ -11,7 +11,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from separations.admin.control_room import charts, dashboard, last_day
-from separations.models import Consumer, Job, Owner, Upload
+from separations.audio.sandbox.decoder_process import decoder_check
+from separations.models import Consumer, FaultCount, Job, Owner, Upload
 from separations.queue import queue_switch
 from separations.web.number_format import lasting, share, size
 from separations.worker import retention, tasks
@@ -89,6 +90,34 @@ def test_the_last_day_is_added_up_by_hours(upload: Upload) -> None:
         ("engine_died", 1),
     ]
     assert "after 7 minutes" in day.failures[0].sentence, "as it was the last time"
+
+
+def test_refused_songs_and_deaths_are_told_by_cause(admin_client: Client) -> None:
+    counts = {("refused", "too_long"): 3, ("refused", "empty"): 5, ("decoder", "signal SIGSEGV"): 2}
+    for (kind, code), number in counts.items():
+        hours = (timedelta(0), timedelta(hours=3), timedelta(days=2))
+        for ago, part in zip(hours, (1, number - 1, 7), strict=True):
+            FaultCount.objects.create(hour=NOW - ago, kind=kind, code=code, count=part)
+    day = last_day.day(timezone.now())
+    assert [(each.code, each.count) for each in day.refused] == [("empty", 5), ("too_long", 3)]
+    assert [(each.ending, each.count) for each in day.deaths] == [("signal SIGSEGV", 2)]
+    page = admin_client.get(ROOM).text
+    assert "This song is longer than … minutes." in page
+    assert "SIGSEGV" in page
+
+
+def test_what_does_not_work_is_told_with_its_cause(admin_client: Client) -> None:
+    presence = queue_switch.Presence()
+    presence.beat([queue_switch.SlotState("", 2, 5)], 10**9, {"engine": "no torch at all"})
+    page = admin_client.get(ROOM).text
+    assert "No consumer can separate songs" in page
+    assert "no torch at all" in page
+    assert "The queue is open" not in page
+    presence.beat([queue_switch.SlotState("", 2, 5)], 10**9)
+    decoder_check.record("libav is gone")
+    page = admin_client.get(f"{ROOM}switch").text
+    assert "No consumer can separate songs" not in page
+    assert "libav is gone" in page
 
 
 def test_the_expected_wait_follows_from_queue_speed_and_slots(
@@ -250,7 +279,7 @@ def test_a_handful_of_queries_whatever_there_is(
 ) -> None:
     ended(upload, 1)
     idle = consumer(None)
-    few = 13
+    few = 14
     with django_assert_num_queries(few):
         admin_client.get(ROOM)
     for number in range(12):

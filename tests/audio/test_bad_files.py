@@ -1,7 +1,6 @@
 """What cannot be separated is refused with a name for what is wrong."""
 
 import random
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -127,14 +126,6 @@ def test_a_broken_stretch_in_the_middle_is_bridged(tmp_path: Path) -> None:
     data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
     path.write_bytes(data)
     assert probe_isolated(path, 60).seconds == pytest.approx(20.0, abs=0.5)
-
-
-def test_a_decoder_that_dies_is_only_an_unreadable_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    song = wav(tmp_path / "song.wav", sounds.music(1.0))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert refusal(song) == "unreadable"
 
 
 def test_a_decoder_that_hangs_is_ended_and_said_to_be_too_slow(

@@ -188,7 +188,7 @@ def test_a_decoder_that_the_kernel_kills_is_not_the_songs_fault(tmp_path: Path) 
         os.kill(child._process.pid, signal.SIGKILL)
         with pytest.raises(Fault) as caught:
             _hear_all(child)
-    assert caught.value.code == "busy"
+    assert caught.value.code == "decoder_died"
 
 
 def _hear_all(child: DecoderProcess) -> None:

@@ -222,10 +222,10 @@ GOOD = {
     "samples_sha256": "0" * 64,
 }
 SECOND = HEAD.pack(SAMPLES, 8 * 44_100) + bytes(8 * 44_100)
+# Before a decoder says that it begins, it has not touched the song.
+NO_BEGINNING = {"silence": b"", "noise": b"\xff" * 100, "no greeting": text(info=GOOD)}
 IMPLAUSIBLE = {
-    "silence": b"",
-    "noise": b"\xff" * 100,
-    "no greeting": text(info=GOOD),
+    "silence after the greeting": text(missing=[]),
     "a text of 4 GB": text(missing=[]) + HEAD.pack(TEXT, 2**32 - 1),
     "no JSON": text(missing=[]) + HEAD.pack(TEXT, 2) + b"{[",
     "deep JSON": text(missing=[]) + HEAD.pack(TEXT, 60_000) + b"[" * 60_000,
@@ -285,6 +285,16 @@ def test_an_implausible_answer_is_an_unreadable_file(
     with pytest.raises(Fault) as caught:
         probe_isolated(song, 60)
     assert caught.value.code == "unreadable"
+
+
+@pytest.mark.parametrize("answer", NO_BEGINNING)
+def test_a_decoder_that_does_not_begin_is_the_sites_fault(
+    answering: Any, song: Path, answer: str
+) -> None:
+    answering(NO_BEGINNING[answer])
+    with pytest.raises(Fault) as caught:
+        probe_isolated(song, 60)
+    assert caught.value.code == "decoder_unavailable"
 
 
 @pytest.mark.parametrize(

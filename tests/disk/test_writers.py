@@ -20,6 +20,7 @@ GATED = {
 }
 BOUNDED = {
     "separations/audio/sandbox/decoder_slots.py": "one line for each decoder of the machine",
+    "separations/audio/sandbox/decoder_check.py": "a tiny song, in memory but where there is none",
     "separations/disk/disk_space.py": "one number",
     "separations/disk/reservations.py": "a number for each consumer",
     "separations/monitoring/multiprocess.py": "files of a fixed size, one of each kind a process",

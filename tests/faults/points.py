@@ -11,8 +11,10 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ PUBLISHING = (
     "jobs.results.sync",
 )
 STAGES = ("start", "decode", "separate", "encode")  # where an engine is killed by its consumer
+DECODER = "decoder"  # or where the decoder of the engine is killed
 
 
 def note(kind: str, what: str) -> None:
@@ -103,9 +106,12 @@ class Doom:
 
         def read_and_kill(line: str) -> Any:
             message = read(line)
-            if self._armed and getattr(message, "stage", "") == self._point:
+            at = "start" if self._point == DECODER else self._point
+            if self._armed and getattr(message, "stage", "") == at:
                 self._countdown -= 1
-                if self._countdown == 0:
+                if self._countdown == 0 and self._point == DECODER:
+                    threading.Thread(target=_kill_next_decoder, daemon=True).start()
+                elif self._countdown == 0:
                     note("kill", f"engine at {self._point}")
                     for child in psutil.Process().children():
                         child.kill()
@@ -122,6 +128,19 @@ class Doom:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _kill_next_decoder() -> None:
+    """Kill the decoder that the engine starts next, a moment after its start."""
+    for _ in range(2000):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "separations.audio.sandbox.worker" in child.cmdline():
+                    time.sleep(random.uniform(0.0, 0.4))
+                    note("kill", "decoder of an engine")
+                    child.kill()
+                    return
+        time.sleep(0.005)
+
+
 def _web() -> Any:
     from stemsite.wsgi import application
 
@@ -135,7 +154,7 @@ if __name__ == "__main__":
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stemsite.settings")
     django.setup()
-    Doom(CONSUMER, STAGES)
+    Doom(CONSUMER, (*STAGES, DECODER))
     call_command("run_consumer")
 elif "gunicorn" in sys.modules:
     application = _web()

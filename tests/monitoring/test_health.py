@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import timedelta
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -12,13 +13,17 @@ from django.urls import Resolver404, resolve
 from django.utils import timezone
 from pytest_django import Settings
 
-from separations.models import Consumer
+from separations.audio import child_process
+from separations.audio.sandbox.decoder_process import decoder_check
+from separations.models import Consumer, FaultCount
 from separations.monitoring import health
 from separations.monitoring.middleware import PROBES
 from separations.queue import queue_switch
+from tests.support import sounds
 
 pytestmark = pytest.mark.usefixtures("no_queue", "site_settings")
-ALL_WELL = dict.fromkeys(("database", "consumer", "queue", "disk", "model"), "ok")
+CHECKS = ("database", "consumer", "engine", "decoder", "queue", "disk", "model")
+ALL_WELL = dict.fromkeys(CHECKS, "ok")
 
 
 @pytest.fixture
@@ -57,12 +62,66 @@ def test_without_a_consumer_it_is_not_ready(
 ) -> None:
     silent = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS + 1)
     Consumer.objects.update(heartbeat_at=silent)
-    assert ready() == (503, {**ALL_WELL, "consumer": "none is heard of"})
+    nobody = {"consumer": "none is heard of", "engine": "unknown"}
+    assert ready() == (503, {**ALL_WELL, **nobody})
     presence = queue_switch.Presence()
     presence.beat([], 0)
     assert ready()[0] == 200
     presence.leave()
     assert ready()[0] == 503
+
+
+def test_a_consumer_whose_own_tests_fail_is_no_help(consumer: queue_switch.Presence) -> None:
+    slots = [queue_switch.SlotState("", 2, 0)]
+    consumer.beat(slots, 10**9, {"engine": "no torch"})
+    assert ready() == (503, {**ALL_WELL, "engine": "does not start"})
+    assert queue_switch.standstill() == "broken"
+    assert "a part of the site does not work" in Client().get("/").text
+    consumer.beat(slots, 10**9, {"decoder": "no av"})
+    assert ready() == (503, {**ALL_WELL, "engine": "cannot read songs"})
+    queue_switch.Presence().beat(slots, 10**9)
+    assert ready() == (200, ALL_WELL), "another one works"
+    assert queue_switch.standstill() == ""
+
+
+def test_without_a_decoder_it_is_not_ready_and_songs_are_turned_away_at_once(
+    consumer: queue_switch.Presence,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As after an installation that broke under a running site."""
+    broken = tmp_path / "packages" / "av"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libav is gone')")
+    song = sounds.wav(tmp_path / "s.wav", sounds.music(0.5))
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(broken.parent))
+        page = upload(song)
+    assert page.status_code == 503
+    assert "not your file" in page.text
+    assert page.headers["Retry-After"] == "60"
+    assert ready() == (503, {**ALL_WELL, "decoder": "cannot read songs"})
+    (told,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert "status 1" in told.getMessage()
+    assert "libav is gone" in told.getMessage()
+    started, start = list[int](), child_process.start
+    monkeypatch.setattr(child_process, "start", lambda *_, **__: started.append(1))
+    problem = upload(song, "/api/separate")
+    assert (problem.status_code, problem.json()["code"]) == (503, "decoder_unavailable")
+    assert "libav" not in problem.text
+    assert started == [], "it is not tried for each song"
+    monkeypatch.setattr(child_process, "start", start)
+    assert decoder_check.check() == ""
+    assert ready() == (200, ALL_WELL)
+    assert FaultCount.objects.get(kind="decoder").code == "status 1"
+    assert FaultCount.objects.get(kind="refused").code == "decoder_unavailable"
+
+
+def upload(song: Path, address: str = "/") -> Any:
+    with song.open("rb") as file:
+        return Client().post(address, {"file": file})
 
 
 def test_what_is_in_the_way_is_named(consumer: queue_switch.Presence, settings: Settings) -> None:
@@ -111,13 +170,14 @@ def test_what_hangs_is_waited_for_no_longer_than_it_may(
     def hang() -> dict[str, str]:
         begun.append(1)
         end.wait(30)
-        return {"database": "ok", "consumer": "ok"}
+        return {"database": "ok", "consumer": "ok", "engine": "ok"}
 
-    hanging = health.Check(hang, "database", "consumer")
+    hanging = health.Check(hang, "database", "consumer", "engine")
     monkeypatch.setattr(health, "CHECKS", (hanging, *health.CHECKS[1:]))
     monkeypatch.setattr(health, "PATIENCE_SECONDS", 0.3)
     started = time.monotonic()
-    wanted = {**ALL_WELL, "database": "no answer", "consumer": "unknown"}
+    unknown = {"consumer": "unknown", "engine": "unknown"}
+    wanted = {**ALL_WELL, "database": "no answer", **unknown}
     for _ in range(3):
         assert ready() == (503, wanted)
     assert time.monotonic() - started < 3

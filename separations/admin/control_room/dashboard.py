@@ -12,7 +12,9 @@ from typing import Any
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 
+from separations.audio.sandbox.decoder_process import decoder_check
 from separations.jobs import fair_turns
+from separations.logs.traces import cleaned_trace
 from separations.models import Consumer, Job, Owner, QueueSwitch
 from separations.queue.queue_switch import THE_SWITCH, Machine
 
@@ -24,19 +26,26 @@ LATEST = 100  # ended jobs from which the speed and the engines are taken
 
 @dataclass(frozen=True)
 class Switch:
-    """Whether consumers run jobs, and why not. heard: the time of the latest heartbeat."""
+    """Whether consumers run jobs, and why not. heard: the time of the latest heartbeat.
+
+    able: how many of the consumers that are alive can separate songs, by their own tests.
+    reading: why this web server cannot read songs, "" while it can.
+    """
 
     paused_at: datetime | None
     paused_by: str
     alive: int
     heard: datetime | None
+    able: int
+    reading: str
 
     @property
     def key(self) -> str:
         """A string that changes when the text about the switch changes."""
         heard = "" if self.alive or self.heard is None else self.heard.isoformat()
         paused = self.paused_at.isoformat() if self.paused_at else ""
-        return "|".join((paused, self.paused_by, str(self.alive > 0), heard))
+        states = f"{self.alive > 0}{self.able > 0}{self.reading == ''}"
+        return "|".join((paused, self.paused_by, states, heard))
 
 
 @dataclass(frozen=True)
@@ -71,13 +80,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class ConsumerStatus:
-    """A consumer and its slots."""
+    """A consumer and its slots. faults: why its decoders or engines do not work."""
 
     name: str
     alive: bool
     started_at: datetime
     heartbeat_at: datetime
     slots: tuple[Slot, ...]
+    faults: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,8 @@ def _switch(consumers: Sequence[Any]) -> Switch:
         paused_by=row.paused_by if row else "",
         alive=sum(consumer.is_alive for consumer in consumers),
         heard=consumers[0].heartbeat_at if consumers else None,
+        able=sum(consumer.is_alive and not consumer.faults for consumer in consumers),
+        reading=cleaned_trace(decoder_check.cause),
     )
 
 
@@ -213,6 +225,7 @@ def _consumer_status(
             )
             for number, slot in enumerate(consumer.slots, 1)
         ),
+        faults=tuple(consumer.faults.values()),
     )
 
 

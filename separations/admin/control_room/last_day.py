@@ -1,4 +1,4 @@
-"""Figures of the last 24 hours: jobs, minutes of audio, speed, failures."""
+"""Figures of the last 24 hours: jobs, minutes of audio, speed, failures, refusals, deaths."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,14 +6,21 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
+from django.db.models import Sum
 from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 
 from separations.admin.control_room.dashboard import speed_of
 from separations.errors import user_messages
-from separations.models import Job
+from separations.models import FaultCount, Job
 
 State = Job.State
 HOURS = 24
+PROCESSES = {
+    FaultCount.Kind.DECODER: _("reads a song"),
+    FaultCount.Kind.ENGINE: _("separates a song"),
+}
 
 
 @dataclass
@@ -34,10 +41,20 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Death:
+    """How processes of one kind ended on their own, and how often."""
+
+    process: Promise
+    ending: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Day:
     """The last 24 hours. speed: the median of time ÷ length, None where nothing was separated.
 
     cached: of the jobs that were done, those that had the result of an earlier one.
+    refused: songs that were not taken, by cause. deaths: of decoders and engines.
     """
 
     hours: tuple[Hour, ...]
@@ -48,6 +65,8 @@ class Day:
     minutes: float
     speed: float | None
     failures: tuple[Failure, ...]
+    refused: tuple[Failure, ...]
+    deaths: tuple[Death, ...]
 
 
 def day(now: datetime | None = None) -> Day:
@@ -68,6 +87,7 @@ def day(now: datetime | None = None) -> Day:
         if state == State.DONE and not cached and started:
             hour.minutes += seconds / 60
             speeds.append(speed_of(started, finished, seconds))
+    refused, deaths = _refusals_and_deaths(first)
     return Day(
         hours=tuple(hours),
         done=counts[State.DONE],
@@ -77,6 +97,8 @@ def day(now: datetime | None = None) -> Day:
         minutes=sum(hour.minutes for hour in hours),
         speed=median(speeds) if speeds else None,
         failures=_failures(first, now),
+        refused=refused,
+        deaths=deaths,
     )
 
 
@@ -93,3 +115,16 @@ def _failures(first: datetime, now: datetime) -> tuple[Failure, ...]:
         Failure(code, user_messages.fault_sentence(code, params[code]), count)
         for code, count in counts.most_common()
     )
+
+
+def _refusals_and_deaths(first: datetime) -> tuple[tuple[Failure, ...], tuple[Death, ...]]:
+    """What was counted since a time (`monitoring.fault_counts`), the most frequent first."""
+    rows = FaultCount.objects.filter(hour__gte=first).order_by()
+    counts = rows.values_list("kind", "code").annotate(sum=Sum("count")).order_by("-sum", "code")
+    refused, deaths = [], []
+    for kind, code, number in counts:
+        if kind == FaultCount.Kind.REFUSED:
+            refused.append(Failure(code, user_messages.general_sentence(code), number))
+        else:
+            deaths.append(Death(PROCESSES[kind], code, number))
+    return tuple(refused), tuple(deaths)

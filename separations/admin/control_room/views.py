@@ -43,6 +43,7 @@ KINDS = {
     "sessions": _("sessions that ended"),
     "buckets": _("counts of fair use that ended"),
     "idempotency keys": _("keys of requests that could be repeated"),
+    "counts of faults": _("counts of refused songs"),
 }
 
 

@@ -21,6 +21,7 @@ from separations.engine.options import BY_SENDER
 from separations.errors.fault import Fault
 from separations.jobs import lifecycle
 from separations.models import Job, Owner
+from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.uploads.handlers import refused_files
 from separations.webhooks import events
@@ -52,6 +53,7 @@ Key = Annotated[
     summary="Send a song",
     tags=["Songs"],
 )
+@fault_counts.counting_refusals()
 def separate(
     request: HttpRequest,
     asked: Annotated[schemas.Asked, Form(...)],

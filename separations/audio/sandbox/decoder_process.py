@@ -12,10 +12,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from separations.audio.decoding.decoder_protocol import (
 from separations.audio.info import CHANNELS, AudioInfo
 from separations.audio.level_limits import FOLDED, HIGHEST_LEVEL, check_song
 from separations.audio.sandbox.answers import implausible, is_whole, read_info, read_object
+from separations.audio.sandbox.decoder_check import FRAMES, DecoderCheck, tiny_song, unavailable
 from separations.audio.sandbox.decoder_slots import DecoderSlots
 from separations.errors.fault import Fault
 
@@ -42,8 +43,16 @@ CPU_SECONDS, SECONDS_PER_CPU_SECOND = 15, 40
 LONGEST = 24 * 3600  # seconds of a song; the limit does not grow beyond
 WALL_FACTOR = 2.0  # wall time to CPU time, on a busy machine
 SLACK_SECONDS = 1.0
+BEGIN_SECONDS = 30.0  # to load the libraries, from a slow disk too; no song's fault
 END_SECONDS = 5.0
 ERROR_BYTES = 2000
+# Nothing in the sandbox sends these: they come from the kernel that is out of memory, from whoever
+# stops the service, or from an operator.
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+AGAIN_WITHIN = 10.0  # seconds that a decoder may have taken to be tried once more
+OF_THE_MACHINE = ("decoder_unavailable", "decoder_died")
+# Faults that a broken installation may cause as well as a song.
+DOUBTFUL, TRUSTED_SECONDS = ("unreadable", "too_much_memory"), 60.0
 # Of the environment: how to find libraries, and no secrets.
 PASSED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
 # Thread pools reserve address space for each core, which counts against the process's limit.
@@ -52,6 +61,7 @@ _reported = set[str]()  # missing sandbox layers that are logged already
 
 
 decoder_slots = DecoderSlots()
+death_listeners: list[Callable[[Fault], None]] = []  # called when the decoder of an upload died
 
 
 def probe_isolated(
@@ -64,18 +74,56 @@ def probe_isolated(
         spent: called with the seconds that a decoder was held, also after a failure.
 
     Raises:
-        Fault: what `probe` raises; unreadable when the process dies, too_slow when it takes too
-            long, busy or too_many_at_once after too long a wait for a decoder.
+        Fault: what `probe` raises; unreadable when the song makes the process crash, too_slow when
+            it takes too long, decoder_unavailable when it does not begin and decoder_died when
+            something else killed it, both twice; busy or too_many_at_once after too long a wait for
+            a decoder.
     """
     began = None
     try:
         with decoder_slots.for_upload(client):
             began = time.monotonic()
-            with DecoderProcess(path, "probe", max_seconds) as child:
-                return read_info(child.read_message().get("info"), max_seconds)
+            return _probe_once_more(path, max_seconds)
     finally:
         if spent is not None and began is not None:
             spent(time.monotonic() - began)
+
+
+def _probe_once_more(path: Path, max_seconds: float) -> AudioInfo:
+    """Probe a song, once more if the first decoder failed for a reason outside the song."""
+    began = time.monotonic()
+    try:
+        return _probe(path, max_seconds)
+    except Fault as fault:
+        if fault.code in DOUBTFUL and (cause := decoder_check.check(TRUSTED_SECONDS)):
+            raise unavailable(cause) from fault
+        if fault.code not in OF_THE_MACHINE or time.monotonic() - began > AGAIN_WITHIN:
+            raise
+    return _probe(path, max_seconds)
+
+
+def _probe(song: Path | IO[bytes], max_seconds: float) -> AudioInfo:
+    try:
+        with DecoderProcess(song, "probe", max_seconds) as child:
+            info = read_info(child.read_message().get("info"), max_seconds)
+    except Fault as fault:
+        if fault.code == "decoder_unavailable":
+            decoder_check.record(fault.trace)
+        if "status" in fault.params:
+            for listener in death_listeners:
+                listener(fault)
+        raise
+    decoder_check.record("")
+    return info
+
+
+def _read_tiny_song() -> None:
+    with tiny_song() as song, DecoderProcess(song, "probe", 1.0) as child:
+        if read_info(child.read_message().get("info"), 1.0).frames != FRAMES:
+            raise implausible("length of the tiny song")
+
+
+decoder_check = DecoderCheck(_read_tiny_song)
 
 
 class Song:
@@ -103,14 +151,27 @@ def open_song(path: Path, max_seconds: float = math.inf) -> Iterator[Song]:
     Leaving the context ends the process.
 
     Raises:
-        Fault: what `audio.decoding.source` raises; not_finite and too_loud; unreadable and
-            too_slow as above, also when there is more than `max_seconds`.
+        Fault: what `audio.decoding.source` raises; not_finite and too_loud; unreadable for answers
+            that cannot be, also when there is more than `max_seconds`; too_slow; decoder_died when
+            the process dies in any way, since the song was readable when it came in;
+            decoder_unavailable.
     """
-    with decoder_slots.for_engine(), DecoderProcess(path, "decode", max_seconds) as child:
-        rate = child.read_message().get("rate", 0)
-        if not is_whole(rate, LOWEST_RATE, HIGHEST_RATE):
-            raise implausible("rate")
-        yield Song(child, rate, max_seconds)
+    with decoder_slots.for_engine(), ExitStack() as stack:
+        try:
+            song = _open(stack, path, max_seconds)
+        except Fault as fault:
+            if fault.code not in OF_THE_MACHINE:
+                raise
+            song = _open(stack, path, max_seconds)  # once more, as nothing was read yet
+        yield song
+
+
+def _open(stack: ExitStack, path: Path, max_seconds: float) -> Song:
+    child = stack.enter_context(DecoderProcess(path, "decode", max_seconds))
+    rate = child.read_message().get("rate", 0)
+    if not is_whole(rate, LOWEST_RATE, HIGHEST_RATE):
+        raise implausible("rate")
+    return Song(child, rate, max_seconds)
 
 
 class DecoderProcess:
@@ -118,15 +179,18 @@ class DecoderProcess:
 
     module = "separations.audio.sandbox.worker"
 
-    def __init__(self, path: Path, task: str, max_seconds: float = math.inf) -> None:
+    def __init__(self, song: Path | IO[bytes], task: str, max_seconds: float = math.inf) -> None:
         cpu = math.ceil(CPU_SECONDS + min(max_seconds, LONGEST) / SECONDS_PER_CPU_SECOND)
-        self._path, self._left = path, cpu * WALL_FACTOR
+        self._song, self._left = song, cpu * WALL_FACTOR
         self._arguments = (task, str(max_seconds), str(cpu))
+        self._was_readable = task == "decode"  # only songs that were probed are
+        self._has_begun = False
         self._error_output = b""
 
     def __enter__(self) -> "DecoderProcess":
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
-        with self._path.open("rb") as song:
+        given = self._song
+        with given.open("rb") if isinstance(given, Path) else nullcontext(given) as song:
             try:
                 self._process = child_process.start(
                     self.module,
@@ -136,8 +200,7 @@ class DecoderProcess:
                     environment=environment | SET,
                 )
             except OSError as error:
-                logger.warning("Reading a song could not begin: %s", error.strerror)
-                raise Fault("unreadable") from error
+                raise unavailable(f"no process can be started: {error}", status=-1) from error
         assert self._process.stdout is not None  # noqa: S101 (for the type checker)
         assert self._process.stderr is not None  # noqa: S101
         self._answer = self._process.stdout.fileno()
@@ -147,14 +210,27 @@ class DecoderProcess:
             os.set_blocking(pipe, False)
             self._ready.register(pipe, selectors.EVENT_READ)
         try:
-            missing = self.read_message().get("missing")
-            if not isinstance(missing, list):
-                raise implausible("greeting")
-            _report_missing(missing)
+            self._begin()
         except BaseException:
             self.end()
             raise
         return self
+
+    def _begin(self) -> None:
+        """Wait for the greeting. It comes before the song is touched, so what goes wrong until then
+        is the site's fault."""
+        left, self._left = self._left, BEGIN_SECONDS
+        try:
+            missing = self.read_message().get("missing")
+            if not isinstance(missing, list):
+                raise implausible("greeting")
+        except Fault as fault:
+            if fault.code == "decoder_unavailable":
+                raise
+            cause = f"the decoder does not begin ({fault.code}): {self._last_output()}"
+            raise unavailable(cause, status=0) from fault
+        self._has_begun, self._left = True, left
+        _report_missing(missing)
 
     def __exit__(
         self,
@@ -227,16 +303,31 @@ class DecoderProcess:
 
     def _fault_at_end(self) -> Fault:
         status = child_process.wait(self._process, END_SECONDS)
-        if status is None:
-            return implausible("silence")
         with suppress(OSError):
             self._error_output += os.read(self._error_pipe, 1 << 16)
-        # The song may control this text: one line, without control characters for a terminal.
-        output = ascii(self._error_output[-ERROR_BYTES:].decode(errors="replace"))
-        logger.warning("Reading a song ended with status %s: %s", status, output)
-        if status == -signal.SIGKILL:  # by the kernel, out of memory: nothing in the sandbox can
-            return Fault("busy", wait=10)
-        return Fault("too_slow" if status == -signal.SIGXCPU else "unreadable")
+        cause = f"the decoder ended with {child_process.ending(status)}: {self._last_output()}"
+        if not self._has_begun:
+            return unavailable(cause, status=status or 0)
+        if status is None:
+            return implausible("silence")
+        logger.warning("Reading a song failed, %s", cause)
+        code = self._code_of(status)
+        fault = Fault(code, status=status, **({"wait": 10} if code == "decoder_died" else {}))
+        fault.trace = cause
+        return fault
+
+    def _last_output(self) -> str:
+        """The end of the error output. The song may control it: on one line, and without control
+        characters for a terminal."""
+        return ascii(self._error_output[-ERROR_BYTES:].decode(errors="replace"))
+
+    def _code_of(self, status: int) -> str:
+        """Whose fault it is that the process ended while it read the song."""
+        if -status in FROM_OUTSIDE:
+            return "decoder_died"
+        if status == -signal.SIGXCPU:
+            return "too_slow"
+        return "decoder_died" if self._was_readable and status else "unreadable"
 
 
 def _report_missing(missing: list[Any]) -> None:

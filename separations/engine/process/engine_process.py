@@ -3,14 +3,15 @@
 This module does not import torch.
 """
 
-import errno
 import logging
 import os
 import queue
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, cast
 
@@ -18,10 +19,12 @@ from separations.audio import child_process
 from separations.audio.child_process import PythonProcess
 from separations.engine import memory
 from separations.engine.process.engine_protocol import (
+    PING,
     Done,
     Failed,
     Message,
     Progress,
+    Ready,
     Request,
     read_message,
     write_request,
@@ -37,7 +40,12 @@ MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-FATAL_FAULTS = ("out_of_memory", "engine_error")  # after these a process is replaced
+# After these a process is replaced.
+FATAL_FAULTS = ("out_of_memory", "engine_error", "engine_unavailable")
+ERROR_BYTES = 4000  # of the error output, kept for the operator
+ANSWER_SECONDS = 60.0  # in which an engine loads torch, on a slow disk too
+TICK_SECONDS = 0.25
+STDERR = 2
 
 
 class EngineProcess:
@@ -49,6 +57,8 @@ class EngineProcess:
         self._kills_before = 0
         self._began = self._rests_until = time.monotonic()
         self._pause = child_process.RestartPause()
+        self._has_begun = False
+        self._errors: _ErrorOutput | None = None
 
     def __enter__(self) -> "EngineProcess":
         return self
@@ -82,7 +92,7 @@ class EngineProcess:
 
         Raises:
             Fault: what the engine reports; out_of_memory or engine_died when the process ends on
-                its own.
+                its own, engine_unavailable when it does not begin.
         """
         child, requests = self._start()
         self._kills_before = memory.out_of_memory_kills()
@@ -99,11 +109,12 @@ class EngineProcess:
                 if line is None:
                     raise self._death(child)
                 message: Message = read_message(line)
+                if isinstance(message, Ready):
+                    self._has_begun = True
+                    continue
                 if isinstance(message, Failed):
                     finished = message.code not in FATAL_FAULTS
-                    fault = Fault(message.code, **message.params)
-                    fault.trace = message.trace
-                    raise fault
+                    raise _fault_in(message)
                 finished = isinstance(message, Done)
                 if finished:
                     self._pause.reset()
@@ -113,6 +124,41 @@ class EngineProcess:
         finally:
             if not finished:
                 self.kill()
+
+    def check(self, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Start the process, if there is none, and have it load torch and answer.
+
+        Returns:
+            False when `give_up`, which is called now and then, said so first.
+
+        Raises:
+            Fault: engine_unavailable with the cause in its `trace`, or what the engine reports.
+        """
+        child, requests = self._start()
+        until = time.monotonic() + ANSWER_SECONDS
+        answers = 0 if not self._has_begun else 1
+        try:
+            requests.write(PING.encode() + b"\n")
+            requests.flush()
+            while answers < 2:  # that it has begun, and to the ping
+                if give_up():
+                    return False
+                if time.monotonic() > until:
+                    raise _unavailable(f"the engine did not answer for {ANSWER_SECONDS:.0f} s")
+                try:
+                    line = self._lines.get(timeout=TICK_SECONDS)
+                except queue.Empty:
+                    continue
+                if line is None:
+                    raise self._death(child)
+                message = read_message(line)
+                if isinstance(message, Failed):
+                    raise _fault_in(message)
+                self._has_begun = True
+                answers += 1
+        except BrokenPipeError:
+            raise self._death(child) from None
+        return True
 
     def kill(self) -> None:
         """End the process at once, if there is one."""
@@ -128,16 +174,18 @@ class EngineProcess:
             self.kill()
             try:
                 environment = MALLOC | os.environ
-                child = child_process.start("separations.engine", environment=environment)
-                self._child = child
+                child = child_process.start(
+                    "separations.engine", stderr=subprocess.PIPE, environment=environment
+                )
             except OSError as error:
                 self._rest_after(0.0)
-                code = "out_of_memory" if error.errno == errno.ENOMEM else "engine_died"
-                raise Fault(code, status=-1) from error
+                raise _unavailable(f"no process can be started: {error}", status=-1) from error
+            self._child, self._has_begun = child, False
             self._began = time.monotonic()
             logger.info("Engine process %s started", child.pid)
             self._lines = queue.Queue()
             threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
+            self._errors = _ErrorOutput(child)
         return child, cast(IO[bytes], child.stdin)
 
     def _rest_after(self, ran: float) -> float:
@@ -153,9 +201,61 @@ class EngineProcess:
             "Engine process %s ended with status %s; the next one starts in %.0f s at the earliest"
         )
         logger.error(text, child.pid, status, pause)
+        output = self._errors.last() if self._errors else ""
+        cause = f"the engine ended with {child_process.ending(status)}\n{output}"
         if status == -signal.SIGKILL and memory.out_of_memory_kills() > self._kills_before:
-            return Fault("out_of_memory")
-        return Fault("engine_died", status=status)
+            fault = Fault("out_of_memory")
+        elif not self._has_begun:
+            return _unavailable(cause, status=status)
+        else:
+            fault = Fault("engine_died", status=status)
+        fault.trace = cause
+        return fault
+
+
+def _unavailable(cause: str, **params: object) -> Fault:
+    fault = Fault("engine_unavailable", **params)
+    fault.trace = cause
+    return fault
+
+
+def _fault_in(message: Failed) -> Fault:
+    fault = Fault(message.code, **message.params)
+    fault.trace = message.trace
+    return fault
+
+
+class _ErrorOutput:
+    """Passes a process's error output on to this process's, and keeps its end."""
+
+    def __init__(self, child: PythonProcess) -> None:
+        assert child.stderr is not None  # noqa: S101 - for the type checker
+        # The file object would be locked by the reading thread, and could not be closed.
+        self._pipe = os.dup(child.stderr.fileno())
+        child.stderr.close()
+        self._end = b""
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        try:
+            while output := os.read(self._pipe, 1 << 16):
+                self._end = (self._end + output)[-ERROR_BYTES:]
+                with suppress(OSError):  # nobody reads this process's own
+                    _write_all(STDERR, output)
+        finally:
+            os.close(self._pipe)
+
+    def last(self) -> str:
+        """The last ERROR_BYTES, after the process's death."""
+        self._thread.join(1.0)  # a process that it started may hold the pipe open
+        return self._end.decode(errors="replace")
+
+
+def _write_all(file: int, output: bytes) -> None:
+    left = memoryview(output)
+    while left:
+        left = left[os.write(file, left) :]
 
 
 def _pump(child: PythonProcess, lines: "queue.Queue[bytes | None]") -> None:

@@ -84,9 +84,15 @@ class Failed:
     trace: str
 
 
-Message = Progress | Done | Failed
-KINDS: dict[str, type[Progress] | type[Done] | type[Failed]] = {
-    kind.__name__: kind for kind in (Progress, Done, Failed)
+@dataclass(frozen=True)
+class Ready:
+    """The process can take a request: sent when it has begun, and in answer to PING."""
+
+
+PING = "ping"  # a request that only asks whether the engine answers, with torch loaded
+Message = Progress | Done | Failed | Ready
+KINDS: dict[str, type[Progress] | type[Done] | type[Failed] | type[Ready]] = {
+    kind.__name__: kind for kind in (Progress, Done, Failed, Ready)
 }
 
 

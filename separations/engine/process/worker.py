@@ -31,7 +31,15 @@ from separations.engine import memory, priority
 from separations.engine.inference import separator
 from separations.engine.options import MIXTURE, Options, needed_models, stem_names
 from separations.engine.process import engine_protocol
-from separations.engine.process.engine_protocol import Done, Failed, Progress, Request, StemFile
+from separations.engine.process.engine_protocol import (
+    PING,
+    Done,
+    Failed,
+    Progress,
+    Ready,
+    Request,
+    StemFile,
+)
 from separations.engine.process.network_cache import NetworkCache
 from separations.engine.process.song_file import write_song
 from separations.engine.tuning import tuner
@@ -172,11 +180,12 @@ def serve() -> None:
     channel = claim_stdout()
     priority.lower_priority()
     memory.offer_to_out_of_memory_killer()
-    requests: queue.Queue[Request] = queue.Queue()
+    requests: queue.Queue[Request | None] = queue.Queue()
 
     def listen() -> None:
         for line in sys.stdin:
-            requests.put(engine_protocol.read_request(line))
+            is_ping = line.strip() == PING
+            requests.put(None if is_ping else engine_protocol.read_request(line))
         os._exit(0)  # the parent is gone
 
     threading.Thread(target=listen, daemon=True).start()
@@ -188,19 +197,31 @@ def serve() -> None:
             os._exit(0)  # the parent is gone
 
     engine = Engine()
+    send(Ready())
     while True:
         request = requests.get()
-        with job_context(request.job):
+        with job_context(request.job if request else ""):
             try:
-                send(engine.run(request, send))
+                send(engine.run(request, send) if request else _answer())
             except Exception as error:  # noqa: BLE001 (reported to the parent)
                 fault = _as_fault(error)
-                send(Failed(fault.code, fault.params, traceback.format_exc()))
+                trace = f"{traceback.format_exc()}{fault.trace}"
+                send(Failed(fault.code, fault.params, trace))
+
+
+def _answer() -> Ready:
+    """The answer to PING, after a computation."""
+    import torch
+
+    torch.zeros(1).exp_()
+    return Ready()
 
 
 def _as_fault(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
+    if isinstance(error, ImportError):  # a missing or broken package
+        return Fault("engine_unavailable")
     if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         return storage_fault(error)
     # torch has no error type for it, only words: "not enough memory", "CUDA out of memory".

@@ -21,6 +21,7 @@ from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
 from separations.fair_use.rate_limits import limited
 from separations.models import Job, Owner, Upload
+from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.uploads.handlers import refused_files, too_large
 from separations.web.forms import SeparationForm
@@ -79,6 +80,7 @@ def _accept_songs(request: SiteRequest) -> HttpResponse:
             made.append(_submit(request, form, partial(song_files.accept, file)))
         except Fault as fault:
             turned_away.append((file.name or "", fault))
+    fault_counts.count_refusals(fault for _name, fault in turned_away)
     errors = [(name, user_messages.sentence(fault)) for name, fault in turned_away]
     status = user_messages.status(turned_away[0][1]) if turned_away else 200
     if request.htmx:
@@ -108,7 +110,9 @@ def demo(request: HttpRequest) -> HttpResponse:
     form = SeparationForm()
     try:
         rate_limits.count_request("upload", request)
-        job = _submit(request, form, partial(song_files.accept_path, DEMO_SONG, DEMO_SONG.name))
+        with fault_counts.counting_refusals():
+            accept = partial(song_files.accept_path, DEMO_SONG, DEMO_SONG.name)
+            job = _submit(request, form, accept)
     except Fault as fault:
         return _render_home(
             request, form, [("", user_messages.sentence(fault))], user_messages.status(fault)
