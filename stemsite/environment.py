@@ -117,6 +117,25 @@ def envsite(name: str, *, https: bool) -> str:
     return text
 
 
+def envorigins(name: str) -> list[str]:
+    """Origins of pages, as browsers write them: scheme, host and, where it is unusual, port."""
+    origins = []
+    for text in envlist(name, ""):
+        origin = text.rstrip("/").lower()
+        try:
+            fits = bool(SITE.fullmatch(origin)) and urlsplit(origin).port != 0
+        except ValueError:  # a port beyond 65535, an IPv6 address that is none
+            fits = False
+        if not fits:
+            raise ImproperlyConfigured(
+                f"{name}: {text!r} is no origin. Write each like https://studio.example.org, with "
+                "https:// or http:// and without a path; there is no * for all."
+            )
+        scheme, _, _host = origin.partition(":")
+        origins.append(origin.removesuffix(":443" if scheme == "https" else ":80"))
+    return origins
+
+
 def likely_site(hosts: list[str], host: str, port: int, *, https: bool, proxied: bool) -> str:
     """The site's address where SITE_URL is not set; never taken from a request.
 

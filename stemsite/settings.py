@@ -23,6 +23,7 @@ from stemsite.environment import (
     envchoice,
     envint,
     envlist,
+    envorigins,
     envrate,
     envsecret,
     envsite,
@@ -99,6 +100,7 @@ MIDDLEWARE = [
     "separations.monitoring.middleware.count_requests",
     # Before all that checks hosts, https and sessions
     "separations.monitoring.middleware.probes",
+    "stemsite.cross_origin.CrossOriginMiddleware",  # before all that answers or reads cookies
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "stemsite.middleware.refuse_nul_bytes",
@@ -203,6 +205,39 @@ VISITOR_COOKIE_NAME = f"{_PREFIX}visitor"
 # files.E001: the folder of uploads is made when the site starts, see stemsite.data_folder.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021", "files.E001"]
 
+# Pages of other origins, which may use the API with tokens: see stemsite.cross_origin
+
+CORS_ALLOWED_ORIGINS = envorigins("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = "^/api/"
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_METHODS = ("GET", "HEAD", "POST", "DELETE")
+CORS_ALLOW_HEADERS = (
+    "accept",
+    "accept-language",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-none-match",
+    "if-range",
+    "last-event-id",
+    "range",
+)
+CORS_EXPOSE_HEADERS = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Length",
+    "Content-Range",
+    "Deprecation",
+    "ETag",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "Stemsite-Gain-Db",
+    "Sunset",
+    "X-Request-ID",
+)
+
 # Records and queue
 
 DATABASE_URL = envsecret("DATABASE_URL", "")
@@ -248,7 +283,11 @@ MAX_DURATION_SECONDS = envint("MAX_DURATION_SECONDS", 600, lowest=1)
 MAX_UPLOAD_MB = envint("MAX_UPLOAD_MB", studio_megabytes(MAX_DURATION_SECONDS), lowest=1)
 ALLOWED_EXTENSIONS = [
     "." + extension.lstrip(".").lower()
-    for extension in envlist("ALLOWED_EXTENSIONS", ".mp3,.wav,.flac,.ogg,.opus,.m4a,.aac")
+    for extension in envlist(
+        "ALLOWED_EXTENSIONS",
+        ".mp3,.wav,.flac,.ogg,.oga,.opus,.m4a,.m4b,.aac,.aiff,.aif,.aifc,.wma,.caf,.w64,.wv,"
+        ".mp4,.m4v,.mov,.3gp,.mkv,.mka,.webm",
+    )
 ]
 DATA_UPLOAD_MAX_NUMBER_FILES = 100  # in a form; separations.uploads.handlers stores fewer
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 300  # the admin's lists have a field for each of 100 rows

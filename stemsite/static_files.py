@@ -1,5 +1,8 @@
 """Static files under hashed names, also in the imports of JavaScript modules."""
 
+from pathlib import Path
+from typing import Any
+
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 IMPORTS = (
@@ -21,3 +24,14 @@ class ModuleStorage(CompressedManifestStaticFilesStorage):
         *CompressedManifestStaticFilesStorage.patterns,
         ("js/*.js", ((IMPORTS, '%(before)s"%(url)s"'),)),
     )
+
+    def _save(self, name: str, content: Any) -> str:
+        """Write a file beside its place and rename it.
+
+        A cut-off one would stay: `collectstatic` takes what is newer than its source for whole.
+        """
+        part = f"{name}.part"
+        self.delete(part)  # of one that was killed
+        written: str = super()._save(part, content)
+        Path(self.path(written)).replace(self.path(name))
+        return name

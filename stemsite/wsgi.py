@@ -9,6 +9,7 @@ from django.utils.http import parse_header_parameters
 
 from separations.monitoring import sentry
 from stemsite import data_folder
+from stemsite.server import chunked_bodies
 
 MOST_COOKIES = 16_384  # characters; browsers send some hundred of ours
 
@@ -21,7 +22,7 @@ class Request(WSGIRequest):
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
-        """Drop cookies that take long to parse; this site sets none of that kind.
+        """Admit bodies in chunks, and drop cookies that take long to parse; this site sets none.
 
         Before 3.11.10 and 3.12.6, Python's time for backslashes grows with the square of their
         number (CVE-2024-7592).
@@ -30,6 +31,7 @@ class Request(WSGIRequest):
         if "\\" in cookies or len(cookies) > MOST_COOKIES:
             parts = cookies[:MOST_COOKIES].split(";")
             environ["HTTP_COOKIE"] = ";".join(part for part in parts if "\\" not in part)
+        chunked_bodies.admit(environ)
         super().__init__(environ)
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:

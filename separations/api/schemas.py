@@ -1,18 +1,25 @@
 """Schemas of the API's requests and answers. Their descriptions are the API's documentation."""
 
+import re
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from ninja import Field, Schema
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic import BeforeValidator, create_model
 
+from separations.api.named_values import (
+    BitRate,
+    FaultCode,
+    FormatName,
+    SampleRate,
+    Stage,
+    Status,
+    in_words,
+)
 from separations.audio.encoding.formats import (
     DEFAULT_FORMAT,
-    FORMATS,
     MODEL_RATE,
     names_with_bit_rates,
 )
@@ -24,32 +31,23 @@ from separations.engine.options import (
     plain_hint_of,
 )
 
+WHOLE = re.compile(r"\d{1,18}(\.0+)?", re.ASCII)
+TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off")
 
-def digits(value: object) -> object:
-    """Refuse form texts other than digits for an int, such as "1.0"."""
-    if isinstance(value, str) and not value.isdecimal():
-        raise ValueError("must be digits alone")
+
+def whole_number(value: object) -> object:
+    """Refuse form texts for an int but digits, which may end in ".0" (as JSON's integers may)."""
+    if isinstance(value, str) and not WHOLE.fullmatch(value):
+        raise ValueError("must be a whole number")
     return value
 
 
 def truth(value: object) -> object:
-    """Refuse form texts other than "true" and "false" for a bool."""
-    if isinstance(value, str) and value not in ("true", "false"):
-        raise ValueError("must be true or false")
+    """Refuse form texts for a bool but TRUTHS, in any case: Python's clients write `True`, forms
+    `on`, others 1."""
+    if isinstance(value, str) and value.lower() not in TRUTHS:
+        raise ValueError(f"must be one of {', '.join(TRUTHS)}")
     return value
-
-
-def known_format(name: str) -> str:
-    if name not in FORMATS:
-        raise PydanticKnownError(
-            "literal_error", {"expected": in_words(list(map(repr, FORMATS)), "or")}
-        )
-    return name
-
-
-def in_words(names: list[str], last: str) -> str:
-    """a, b and c"""
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 T = TypeVar("T", bound=Schema)
@@ -74,38 +72,33 @@ def led_by(fields: dict[str, Any]) -> Callable[[type[T]], type[T]]:
     return with_fields
 
 
-class _FormatName:
-    """Tells pydantic that a text is a name of `FORMATS`."""
-
-    def __get_pydantic_core_schema__(
-        self, _source: Any, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(known_format, core_schema.str_schema())
-
-    def __get_pydantic_json_schema__(
-        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"enum": list(FORMATS), "type": "string"}
-
-
-Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
-SampleRate = Literal["model", "song"]
-FormatName = Annotated[str, _FormatName()]
-Digits = Annotated[int, BeforeValidator(digits)]
+WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Truth = Annotated[bool, BeforeValidator(truth)]
-FORM_TYPES: dict[Any, Any] = {int: Digits, bool: Truth}
+FORM_TYPES: dict[Any, Any] = {int: WholeNumber, bool: Truth}
 WebAddress = Annotated[str, Field(max_length=500)]
+
+
+class FieldError(Schema):
+    """A value that could not be read."""
+
+    field: str
+    message: str
 
 
 class Problem(Schema):
     """An error (RFC 9457). Programs go by `code`; `detail` is for people."""
 
     type: str = Field(description="A page that explains the code.")
-    title: str
-    status: int
+    title: str = Field(description="The code in words.")
+    status: int = Field(description="The HTTP status; of a failed song, what it would be.")
     detail: str = Field(description="What is wrong and what to do, in the reader's language.")
-    code: str
-    errors: list[dict[str, Any]] | None = Field(
+    code: FaultCode = Field(description="Programs go by it.")
+    limit: str | None = Field(
+        None,
+        description="For 429, and 503 of the whole site: the limit that was met, as in "
+        "`RateLimit-Policy` and `/api/limits`.",
+    )
+    errors: list[FieldError] | None = Field(
         None, description="For `bad_field`: each value that could not be read."
     )
 
@@ -115,31 +108,33 @@ class Progress(Schema):
 
     status: Status
     progress: int = Field(ge=0, le=100, description="Whole percent; 100 when the stems are there.")
-    stage: str | None = Field(
-        description="What is done just now: wait, memory, disk, start, decode, separate or "
-        "encode; or what keeps everybody waiting: paused, no_consumer."
-    )
+    stage: Stage | None = Field(description="Null when the song has ended.")
     eta: int | None = Field(description="Seconds that are left, where that is known.")
     queue_position: int | None = Field(description="1 for the next to run; null out of the queue.")
+    error: Problem | None = Field(description="Why it failed, when it did.")
 
 
 class StemLinks(Schema):
-    name: str
+    """A stem, and where it is downloaded."""
+
+    name: str = Field(description="The same in every language.")
     label: str = Field(description="In the reader's language.")
     peak: float = Field(description="Largest sample; 1 is full scale.")
     loudness: float | None = Field(description="LUFS; null for silence.")
-    url: str
+    url: str = Field(description="Takes `format`, `bitrate`, `from` and `to`.")
 
 
 class Links(Schema):
+    """The addresses of everything about a song."""
+
     self: str
-    progress: str
+    progress: str = Field(description="A stream of events.")
     stems: dict[str, str] = Field(description="By stem; empty until the song is completed.")
     archive: str
     mixdown: str
     cancel: str
     retry: str
-    page: str
+    page: str = Field(description="For people.")
 
 
 @led_by({name: (plain_hint_of(name), ...) for name in BY_SENDER if name != "model"})
@@ -155,13 +150,16 @@ class Task(Progress):
     cached: bool = Field(description="Whether nothing had to run: the result was there.")
     model: str
     options: UsedOptions
-    title: str
-    artist: str
+    title: str = Field(description="From the file's tags, or its name.")
+    artist: str = Field(description="From the file's tags; may be empty.")
     duration: float = Field(description="Seconds.")
     sample_rate: int = Field(description="Of the song as it was sent, in Hz.")
     stems: list[StemLinks]
-    notes: list[str]
-    error: Problem | None = Field(description="Why it failed.")
+    notes: list[str] = Field(description="What is worth knowing, in the reader's language.")
+    gain_db: float | None = Field(
+        description="By how much all stems are turned down together in every format but float32, "
+        "so that none clips: 0 or less. Null until the song is completed."
+    )
     expired: bool = Field(description="Completed once, but the stems were deleted since.")
     created_at: datetime
     started_at: datetime | None
@@ -169,6 +167,8 @@ class Task(Progress):
 
 
 class NewTask(Task):
+    """A song that was just sent, and for who came without one, a token."""
+
     token: str | None = Field(
         None,
         description="For who came without one: send it as `Authorization: Bearer …` to see the "
@@ -181,15 +181,20 @@ class NewTask(Task):
 
 
 class Tasks(Schema):
+    """A page of songs. `next` and `previous` are the addresses of its neighbours."""
+
     items: list[Task]
-    count: int
-    page: int
+    count: int = Field(description="Of all pages.")
+    page: int | None = Field(description="Its number; null where `cursor` says where it begins.")
     pages: int
-    next: str | None
-    previous: str | None
+    next: str | None = Field(description="Null on the last page.")
+    previous: str | None = Field(description="Null on the first page.")
+    next_cursor: str | None = Field(description="The `cursor` in `next`.")
 
 
 class Model(Schema):
+    """A model that is installed."""
+
     name: str
     sources: list[str] = Field(description="The stems it gives; each can be `stems` of a request.")
     about: str
@@ -199,7 +204,62 @@ class Model(Schema):
 
 
 class Models(Schema):
+    """The models that are installed."""
+
     items: list[Model]
+
+
+class RateLimit(Schema):
+    """How often something may be done, as `RateLimit-Policy` and `RateLimit` say it."""
+
+    name: str
+    quota: int = Field(description="So many in `window` seconds.")
+    window: int
+    left: int = Field(description="For you, now.")
+
+
+class Quota(Schema):
+    """How much somebody may have."""
+
+    most: float | None = Field(description="Null for no limit.")
+    left: float | None = Field(description="For you, now.")
+
+
+class Quotas(Schema):
+    """How much each visitor or account may have."""
+
+    songs_waiting: Quota
+    minutes_a_day: Quota = Field(description="Each pass of a model counts.")
+    storage_gb: Quota
+
+
+class FormatChoice(Schema):
+    """A download format, and what can be chosen in it."""
+
+    name: FormatName
+    label: str
+    extension: str
+    content_type: str
+    bit_rates: list[BitRate] = Field(description="kbit/s; the last is the default.")
+    sample_rates: list[int] = Field(
+        description="Hz, those that its files can have; empty where these are all. At "
+        "`sample_rate=model` a file has 44.1 kHz, Ogg Opus 48."
+    )
+    may_be_turned_down: bool = Field(description="Whether `gain_db` applies.")
+
+
+class Limits(Schema):
+    """What this site takes and gives, and what is left for you."""
+
+    max_bytes: int = Field(description="Of a file.")
+    max_seconds: float = Field(description="Of a song.")
+    max_passes: float = Field(description="Over a song, of all options together.")
+    extensions: list[str] = Field(description="Of files that are taken.")
+    formats: list[FormatChoice]
+    default_format: FormatName
+    rates: list[RateLimit]
+    quotas: Quotas
+    anonymous: bool = Field(description="Whether songs can be sent without a token.")
 
 
 def _asked(name: str) -> tuple[Any, Any]:
@@ -222,18 +282,18 @@ def _asked(name: str) -> tuple[Any, Any]:
 
 @led_by({name: _asked(name) for name in BY_SENDER})
 class Asked(Schema):
-    """The form beside the file."""
+    """A song, and how to separate it."""
 
-    webhook_url: WebAddress | None = Field(
-        None, description="An address to call when the song ends; see `webhooks`."
+    webhook_url: WebAddress = Field(
+        "", description="An address to call when the song ends; see `webhooks`."
     )
 
 
 class Wanted(Schema):
     """What a download is to be: the format, and the part of the song."""
 
-    format: FormatName = DEFAULT_FORMAT
-    bitrate: int | None = Field(
+    format: FormatName = Field(DEFAULT_FORMAT, description="How to write the file.")
+    bitrate: BitRate | None = Field(
         None,
         description=f"kbit/s, for {in_words(names_with_bit_rates(), 'and')}; the highest by "
         "default.",

@@ -6,17 +6,19 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from separations.api import schemas
+from separations.api import named_values, schemas
+from separations.audio.encoding.render import gain_db
 from separations.delivery.stem_names import stem_label
 from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
+from separations.jobs.results import needed_gain
 from separations.models import Job
 from separations.queue import queue_position
 from separations.webhooks.events import STATUS
 
 
-def status_name(job: Job) -> schemas.Status:
-    status: schemas.Status = STATUS[Job.State(job.state)]  # type: ignore[assignment]
+def status_name(job: Job) -> named_values.Status:
+    status: named_values.Status = STATUS[Job.State(job.state)]  # type: ignore[assignment]
     return status
 
 
@@ -30,6 +32,7 @@ def current_progress(job: Job) -> schemas.Progress:
         stage=way.held_up or (run.stage if run.is_active else None),
         eta=None if run.remaining is None else math.ceil(max(0.0, run.remaining)),
         queue_position=way.place or None,
+        error=_error(job),
     )
 
 
@@ -53,7 +56,8 @@ def serialize_task(request: HttpRequest, job: Job) -> schemas.Task:
         sample_rate=job.upload.sample_rate,
         stems=stems,
         notes=user_messages.note_sentences(job.notes),
-        error=_error(job),
+        error=now.error,
+        gain_db=gain_db(needed_gain(job)) if job.has_stems else None,
         expired=job.is_expired,
         created_at=job.created_at,
         started_at=job.started_at,

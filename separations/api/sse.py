@@ -1,4 +1,5 @@
-"""Progress as server-sent events: one for each change, the last one when the song ends.
+"""Progress as server-sent events: one for each change, the last one when the song ends, with the
+error if it failed.
 
 An event's id is a hash of its data, so a client that returns with Last-Event-ID gets only what
 changed. A stream ends after a while, and when the server stops; clients reconnect by themselves.
@@ -42,7 +43,9 @@ def progress_stream(request: HttpRequest, job: Job) -> HttpResponseBase:
 
 def _events(job_id: uuid.UUID, seen: str, line: socket.socket | None) -> Iterator[str]:
     """line: the connection to the client, if the server passes it on."""
-    yield f"retry: {RECONNECT_MS}\n\n"
+    # A block without data, even of comments alone, makes some clients see an empty event (httpx-sse
+    # 0.4). So what is said beside events belongs to the block of the next one.
+    yield f"retry: {RECONNECT_MS}\n"
     began = sent_at = time.monotonic()
     while time.monotonic() - began < MAX_STREAM_SECONDS:
         found, ended = _read_progress(job_id)
@@ -51,7 +54,7 @@ def _events(job_id: uuid.UUID, seen: str, line: socket.socket | None) -> Iterato
             yield f"id: {now}\ndata: {found.model_dump_json()}\n\n"
         elif time.monotonic() - sent_at >= KEEP_ALIVE_SECONDS:
             sent_at = time.monotonic()
-            yield ": still here\n\n"
+            yield ": still here\n"
         if ended or stopping.wait(POLL_SECONDS) or _is_disconnected(line):
             return
 

@@ -5,15 +5,16 @@ from functools import wraps
 from typing import Any
 
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, path
+from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.openapi.docs import Swagger
 
-from separations.api import auth
+from separations.api import auth, descriptions, parameters
 from separations.api.openapi import Api, StrictJson
 from separations.api.routes import downloads, lists, songs
 from separations.errors import problem_details, user_messages
@@ -23,18 +24,27 @@ from separations.fair_use.refusals import outage_fault
 from separations.monitoring import fault_counts
 from separations.uploads.handlers import refused_files
 
+
+class TryItPage(Swagger):
+    """Swagger UI in a page of this site."""
+
+    template = "separations/api_docs.html"
+
+
 api = Api(
     renderer=StrictJson(),
+    parser=parameters.EmptyIsDefault(),
     title="Stemsite",
     version="1",
-    description="Send songs, follow them, fetch their stems. Errors are problem details "
-    "(RFC 9457).",
+    description=descriptions.ABOUT,
     urls_namespace="api",
     auth=list(auth.IDENTIFIED),
-    docs=Swagger({"persistAuthorization": False, "tryItOutEnabled": True}),
+    docs=TryItPage({"persistAuthorization": False, "tryItOutEnabled": True}),
 )
+api.add_decorator(parameters.refuse_unknown(api))
 for routes in (songs, downloads, lists):
     api.add_router("", routes.router)
+PROBLEM_FORMATS = {"html": "text/html", "json": "application/json"}
 # The rate limit of each address, by name: see `separations.fair_use.rate_limits`.
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "separate": ("upload", {}),
@@ -47,6 +57,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "archive": ("download", {}),
     "jobs": ("api", {}),
     "models": ("api", {}),
+    "limits": ("api", {}),
 }
 
 
@@ -82,29 +93,43 @@ def database_busy(request: HttpRequest, exc: DatabaseError) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def bad_field(request: HttpRequest, exc: ValidationError) -> HttpResponse:
-    """Values that the schema refuses. A file that the upload handlers refused is missing here."""
+    """Values that the schema refuses, and fields that it does not have. A file that the upload
+    handlers refused is missing here."""
     for _name, refusal in refused_files(request):
         fault_counts.count_refusals([refusal])
         return problem_details.response(refusal)
-    errors = [{"field": str(error["loc"][-1]), "message": error["msg"]} for error in exc.errors]
-    if request.method == "POST" and request.content_type != "multipart/form-data":
+    _query, form = parameters.known_names(api, request)
+    if form and request.content_type != "multipart/form-data":
         return problem_details.response(Fault("wrong_content_type"))
-    fields = [error["field"] for error in errors]
+    errors = [{"field": str(error["loc"][-1]), "message": error["msg"]} for error in exc.errors]
+    unknown = list(parameters.unknown_fields(api, request))
+    fields = [error["field"] for error in (*errors, *unknown)]
     if fields == ["file"]:
         return problem_details.response(Fault("no_file"))
     if fields == ["Idempotency-Key"]:
         return problem_details.response(Fault("bad_idempotency_key"))
-    return problem_details.response(Fault("bad_field", fields=", ".join(fields)), errors=errors)
+    fault = Fault("bad_field", fields=", ".join(fields))
+    if errors:
+        return problem_details.response(fault, errors=errors + unknown)
+    detail = " ".join(error["message"] for error in unknown)
+    return problem_details.response(fault, errors=unknown, detail=detail)
 
 
 @require_safe
 def problem_page(request: HttpRequest) -> HttpResponse:
-    """A page that explains the codes of problems."""
+    """The codes of problems explained: a page, or JSON for `?format=json` and who prefers it."""
     codes = [
         (code, status, str(text).replace("%(", "{").replace(")s", "}").replace("%%", "%"))
         for code, (status, text) in sorted(user_messages.FAULTS.items())
     ]
-    return render(request, "separations/problems.html", {"codes": codes})
+    asked = request.GET.get("format") or request.get_preferred_type(list(PROBLEM_FORMATS.values()))
+    if PROBLEM_FORMATS.get(asked or "", asked) == PROBLEM_FORMATS["json"]:
+        items = [problem_details.described(*each) for each in codes]
+        response: HttpResponse = JsonResponse({"items": items})
+    else:
+        response = render(request, "separations/problems.html", {"codes": codes})
+    patch_vary_headers(response, ["Accept"])
+    return response
 
 
 def _adapted(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

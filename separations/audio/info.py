@@ -10,7 +10,7 @@ STUDIO_BYTES = 96_000 * 2 * 3  # a second of 24-bit stereo WAV at 96 kHz
 TAGS_MB = 14  # a cover in print quality
 # Of the decoder, on which samples depend. Raise the first number when this package reads files in
 # another way; the version of PyAV stands for its FFmpeg.
-DECODER_VERSION = f"1 av {version('av')}"
+DECODER_VERSION = f"2 av {version('av')}"
 
 
 @dataclass(frozen=True)

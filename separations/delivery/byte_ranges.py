@@ -16,7 +16,8 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 def is_known(request: HttpRequest, etag: str) -> bool:
     """Whether the client has this version already (If-None-Match)."""
-    return etag in request.headers.get("If-None-Match", "")
+    known = request.headers.get("If-None-Match", "")
+    return etag in known or known.strip() == "*"
 
 
 def not_modified(etag: str) -> HttpResponse:
@@ -34,7 +35,8 @@ def send(
 ) -> HttpResponseBase:
     """Answer with all bytes of `source`, or with the one range that was requested.
 
-    A source of unknown length is sent as it grows, without ranges. 304 when the client has it, 206
+    A source of unknown length is sent as it grows, whole; a range of it can be had when its length
+    is known. 304 when the client has it, 206
     for a range, 416 for one outside the file. Several ranges at once, a broken Range header and one
     whose If-Range does not match get the whole file, as the RFC allows.
     """
@@ -66,7 +68,6 @@ def send(
         content_type=content_type,
     )
     response.headers["Content-Length"] = str(stop - start)
-    response.headers["Accept-Ranges"] = "bytes"
     _describe(response, name, etag, attach=attach)
     if status == 206:
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
@@ -75,6 +76,7 @@ def send(
 
 def _describe(response: HttpResponseBase, name: str, etag: str, *, attach: bool) -> None:
     response.headers["ETag"] = etag
+    response.headers["Accept-Ranges"] = "bytes"
     response.headers["Cache-Control"] = "private, max-age=3600"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Content-Disposition"] = content_disposition(name, attach=attach)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from django.db.models import prefetch_related_objects
-from zipstream import ZipStream
 
 from separations.audio.encoding.formats import Format, Tags
 from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
@@ -83,6 +82,23 @@ class Download:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     @property
+    def size(self) -> int | None:
+        """How many bytes it has, None where that is not known before it is encoded."""
+        if self.format.wav is not None:
+            return WavBytes(self.reader, self.format.wav, 1.0, self.tags).size
+        try:
+            return self._cached.stat().st_size
+        except FileNotFoundError:
+            return size_of(self.reader, self.format, self.tags, self.bit_rate)
+
+    @property
+    def most_bytes(self) -> int:
+        """An upper bound of its bytes, which does not depend on what is encoded already."""
+        if self.format.wav is not None:
+            return WavBytes(self.reader, self.format.wav, 1.0, self.tags).size
+        return most_bytes(self.reader, self.format, self.bit_rate)
+
+    @property
     def must_be_made(self) -> bool:
         """Whether it would be encoded now: it is neither cached nor under way."""
         if self.format.wav is not None:
@@ -106,7 +122,7 @@ class Download:
 
     def _find_or_encode(self, wait: Wait, client: str) -> WavBytes | FinishedFile | GrowingFile:
         if self.format.wav is not None:
-            return WavBytes(self.reader, self.format.wav, self._gain(client), self.tags)
+            return WavBytes(self.reader, self.format.wav, self.gain(client), self.tags)
         cached = self._cached
         try:
             encoding_cache.record_use(cached)
@@ -121,7 +137,7 @@ class Download:
 
     def _encode(self, cached: Path, client: str) -> GrowingFile:
         # Read here: the encoder's thread must not use the database.
-        gain, tags, stems = self._gain(client), self.tags, self.job.result_folder
+        gain, tags, stems = self.gain(client), self.tags, self.job.result_folder
         size = size_of(self.reader, self.format, tags, self.bit_rate)
         expected = size or most_bytes(self.reader, self.format, self.bit_rate)
 
@@ -136,7 +152,11 @@ class Download:
 
         return encoding_jobs.encode(cached, encode, size, client)
 
-    def _gain(self, client: str) -> float:
+    def gain(self, client: str) -> float:
+        """What its samples are multiplied by so that they stay within full scale.
+
+        client: in whose turns the peak of a mix is computed.
+        """
         return 1.0 if self.format.keeps_overs else self.level(client)
 
     @property
@@ -272,27 +292,6 @@ def of_stems(
     """All stems of a job, or that part of them. Raises Fault: see `of_stem`."""
     prefetch_related_objects([job], "stems")  # so that no encoder's thread uses the database
     return [of_stem(stem, format, bit_rate, span, rate) for stem in job.stems.all()]
-
-
-def archive(stems: list[Download], *, whole: bool = False, client: str = "") -> ZipStream:
-    """Stems of one format as a ZIP that is built while it is sent.
-
-    Its length is known where those of the files in it are; `whole` waits for that.
-
-    Raises:
-        Fault: see `Download.source`.
-    """
-    # All encodings are begun, in order. Formats that cannot grow have to be finished; of the others
-    # the first has to have some bytes.
-    sources = [stem.source("none", client) for stem in stems]
-    if whole or not all(stem.format.grows for stem in stems):
-        sources = [stem.source("all", client) for stem in stems]
-    elif stems:
-        stems[0].source("some", client)
-    stream = ZipStream(sized=all(each.size is not None for each in sources))
-    for stem, each in zip(stems, sources, strict=True):
-        stream.add(each.read(0, each.size), stem.file_name, size=each.size)
-    return stream
 
 
 def archive_name(stems: list[Download]) -> str:

@@ -5,6 +5,7 @@ the share link must still be open. If not, the connection is closed before the e
 client knows that the file is incomplete.
 """
 
+import contextlib
 import errno
 import logging
 import time
@@ -12,14 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
+from separations.audio.encoding.render import gain_db
 from separations.delivery import byte_ranges, downloads
+from separations.delivery.archives import Archive
 from separations.delivery.byte_sources import ByteSource
-from separations.delivery.file_names import content_disposition
 from separations.delivery.time_range import Span
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
@@ -31,6 +33,7 @@ from separations.models import Job
 
 logger = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
+GAIN_HEADER = "Stemsite-Gain-Db"
 ENDED = "Job %s: a download was ended in its midst: its link has ended, or the song was deleted"
 
 
@@ -47,7 +50,7 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
     results.record_use(download.job)  # before it is encoded, which takes a while
     known = _is_old(request) or request.method == "HEAD" or "Range" in request.headers
     source = download.source("all" if known else "some", widest_range(client(request)))
-    return byte_ranges.send(
+    response = byte_ranges.send(
         request,
         WhileAllowed(source, Permit.of(request, download.job)),
         download.format.content_type,
@@ -55,6 +58,7 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
         etag,
         attach=attach,
     )
+    return _with_gain(response, download, request)
 
 
 def send_archive(
@@ -65,25 +69,42 @@ def send_archive(
     span: Span | None,
     rate: int,
 ) -> HttpResponseBase:
-    """Send all stems of a job as one ZIP.
+    """Send all stems of a job as one ZIP, or the range of bytes that was requested.
 
     Raises:
         Fault: result_gone where there are none; as `send`.
     """
     if not job.has_stems:
         raise Fault("result_gone")
-    stems = downloads.of_stems(job, format, bit_rate, span, rate)
-    _count_encodings(request, stems)
+    archive = Archive(job, downloads.of_stems(job, format, bit_rate, span, rate))
+    etag = f'"{archive.identity}"'
+    if byte_ranges.is_known(request, etag):
+        return byte_ranges.not_modified(etag)
+    wait: downloads.Wait = "all" if _is_old(request) or "Range" in request.headers else "some"
+    if request.META["REQUEST_METHOD"] == "HEAD":
+        wait = "none"
+    else:
+        _count_encodings(request, archive.stems)
     results.record_use(job)
-    stream = downloads.archive(stems, whole=_is_old(request), client=widest_range(client(request)))
-    response = StreamingHttpResponse(
-        _while_allowed(stream, Permit.of(request, job)) if request.method == "GET" else (),
-        content_type="application/zip",
+    response = byte_ranges.send(
+        request,
+        WhileAllowed(archive.source(wait, widest_range(client(request))), Permit.of(request, job)),
+        "application/zip",
+        downloads.archive_name(archive.stems),
+        etag,
+        attach=True,
     )
-    if stream.sized:
-        response.headers["Content-Length"] = str(len(stream))
-    name = downloads.archive_name(stems)
-    response.headers["Content-Disposition"] = content_disposition(name, attach=True)
+    return _with_gain(response, archive.stems[0], request)
+
+
+def _with_gain(
+    response: HttpResponseBase, download: downloads.Download, request: HttpRequest
+) -> HttpResponseBase:
+    """Say by how much the sound was turned down, so that a program can undo it."""
+    if response.status_code in (200, 206):
+        with contextlib.suppress(OSError):  # of a mix whose stems were deleted meanwhile
+            gain = download.gain(widest_range(client(request)))
+            response.headers[GAIN_HEADER] = f"{gain_db(gain):.2f}"
     return response
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from separations.engine.options import AUTO, Options
+from separations.engine.weights import checksums
 from separations.engine.weights.store import TRANSFORMER, ModelInfo
 
 Engine = Literal["torch", "openvino"]
@@ -114,17 +115,34 @@ def read_trial(fields: dict[str, Any]) -> Trial:
     return Trial(**{**fields, "plan": Plan(**fields["plan"])})
 
 
-def read_choice(folder: Path) -> Choice | None:
+def best_guess(model: ModelInfo, options: Options) -> Plan:
+    """The plan for songs until this machine is measured: the one whose first sound comes soonest.
+
+    That is torch, as OpenVINO needs a network converted first (45 s). Where the CPU multiplies
+    bfloat16, that is nearly twice as fast as float32 (see docs/performance.md), and good enough
+    for weights that are known; of others only measuring tells.
+    """
+    trusted = options.precision == BFLOAT16 or checksums.was_known(model)
+    possible = has_alternatives(model, options) and BFLOAT16 in wanted_precisions(options)
+    return Plan(TORCH, BFLOAT16 if possible and trusted else FLOAT32)
+
+
+def may_pass(trial: Trial) -> bool:
+    """Whether a plan failed for a reason that may pass, such as a lack of memory or of time."""
+    return bool(trial.problem) and trial.snr is None
+
+
+def read_choice(folder: Path, *, old: bool = False) -> Choice | None:
     """The stored choice.
 
-    None if there is none that can be read, or if a plan failed more than a day ago for a reason
-    that may have passed.
+    None if there is none that can be read; or, unless `old` ones will do, if a plan failed more
+    than a day ago for a reason that may have passed.
     """
     try:
         kept = json.loads((folder / FILE_NAME).read_text())
         trials = tuple(map(read_trial, kept["trials"]))
-        hopeful = any(trial.problem and trial.snr is None for trial in trials)
-        if hopeful and time.time() - kept["at"] > TRY_AGAIN_SECONDS:
+        hopeful = any(map(may_pass, trials))
+        if not old and hopeful and time.time() - kept["at"] > TRY_AGAIN_SECONDS:
             return None
         return Choice(Plan(**kept["plan"]), trials, kept["cpu"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -20,13 +20,18 @@ def is_api_request(request: HttpRequest) -> bool:
 def problem(fault: Fault, **more: object) -> dict[str, Any]:
     """The problem details of a fault, in the active language. Programs use `code`."""
     status = user_messages.status(fault)
+    if "limit" in fault.params:
+        more = {"limit": fault.params["limit"], **more}
+    return {**described(fault.code, status, user_messages.sentence(fault)), **more}
+
+
+def described(code: str, status: int, detail: str) -> dict[str, Any]:
     return {
-        "type": f"{PAGE}#{fault.code}",
-        "title": fault.code.replace("_", " ").capitalize(),
+        "type": f"{PAGE}#{code}",
+        "title": code.replace("_", " ").capitalize(),
         "status": status,
-        "detail": user_messages.sentence(fault),
-        "code": fault.code,
-        **more,
+        "detail": detail,
+        "code": code,
     }
 
 
@@ -40,6 +45,8 @@ def response(fault: Fault, **more: object) -> JsonResponse:
         json_dumps_params={"allow_nan": False},
     )
     set_retry_after(answer, fault)
+    if "limit" in details:
+        answer.limit = details["limit"]  # type: ignore[attr-defined]
     if details["status"] == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="Stemsite"'
     answer.headers["Cache-Control"] = "no-store"
@@ -48,5 +55,5 @@ def response(fault: Fault, **more: object) -> JsonResponse:
 
 def set_retry_after(answer: HttpResponse, fault: Fault) -> None:
     """Set Retry-After where the fault knows how long to wait."""
-    if wait := fault.params.get("wait"):
+    if wait := user_messages.wait_of(fault.params):
         answer.headers["Retry-After"] = str(wait)

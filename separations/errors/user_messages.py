@@ -1,5 +1,6 @@
 """The message of every fault and note, translated, and the HTTP status of each fault."""
 
+import math
 from typing import Any
 
 from django.utils.functional import Promise
@@ -8,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from separations.errors.fault import Fault
 
+SAID_IN_SECONDS = 120  # waits; longer ones in minutes
 # code: (status, sentence)
 FAULTS: dict[str, tuple[int, Promise]] = {
     # The file
@@ -39,11 +41,28 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     "not_audio": (
         415,
         _(
-            "This is not an audio file, or it is broken from the start. Send MP3, WAV, FLAC, OGG, "
-            "Opus, M4A or AAC."
+            "This is not an audio file, or it is broken from the start. Open it in a player; if it "
+            "plays there, save it as WAV, FLAC or MP3 and send that."
         ),
     ),
-    "no_audio": (415, _("There is no sound in this file. Send one with an audio track.")),
+    "no_audio": (
+        415,
+        _("There is no sound in this file, pictures at most. Send one with an audio track."),
+    ),
+    "codec_not_read": (
+        415,
+        _(
+            "This kind of sound is not read here (%(codec)s). Open the file in an audio editor, "
+            "save it as WAV, FLAC or MP3, and send that."
+        ),
+    ),
+    "protected": (
+        415,
+        _(
+            "This file is protected against copying (DRM), so it cannot be read. Send one without "
+            "protection."
+        ),
+    ),
     "too_short": (422, _("This file is too short to separate. Send a longer one.")),
     "truncated": (
         422,
@@ -77,14 +96,6 @@ FAULTS: dict[str, tuple[int, Promise]] = {
             "This file takes more memory to read than any song needs. Export it without pictures, "
             "as FLAC or MP3, and send that."
         ),
-    ),
-    "channels_change": (
-        422,
-        _("This file changes its number of channels halfway. Export it in stereo and send that."),
-    ),
-    "rate_changes": (
-        422,
-        _("This file changes its sample rate on the way. Export it at 44.1 kHz and send that."),
     ),
     "absurd_rate": (
         422,
@@ -224,13 +235,16 @@ FAULTS: dict[str, tuple[int, Promise]] = {
     # Fair use
     "too_many_requests": (
         429,
-        _("Too much came from you in a short time. Try again in %(minutes)s min."),
+        _(
+            "Too much came from you in a short time: the limit for %(what)s is reached. Try again "
+            "in %(time)s."
+        ),
     ),
     "site_limit": (
         503,
         _(
             "All visitors together have asked for as much as this site takes in a while; it is not "
-            "about you. Try again in %(minutes)s min."
+            "about you. Try again in %(time)s."
         ),
     ),
     "too_many_at_once": (
@@ -253,7 +267,7 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         429,
         _(
             "You have sent as many songs as fit into a day here (%(most)s minutes; slower models "
-            "count several times). Send the next one in %(minutes)s min."
+            "count several times). Send the next one in %(time)s."
         ),
     ),
     "quota_storage": (
@@ -271,7 +285,7 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         429,
         _(
             "The songs that came from your network today take %(most)s GB here with their stems, "
-            "the most that one network may add in a day. Send the next one in %(minutes)s min."
+            "the most that one network may add in a day. Send the next one in %(time)s."
         ),
     ),
     "upload_gone": (
@@ -336,7 +350,29 @@ FAULTS: dict[str, tuple[int, Promise]] = {
             "the name to ALLOWED_HOSTS."
         ),
     ),
+    "length_required": (
+        411,
+        _("Only songs may be sent in chunks of unknown length. Send this with a Content-Length."),
+    ),
     "form_too_large": (413, _("More text was sent than any form here holds. Send less.")),
+}
+
+LIMITS: dict[str, Promise] = {  # by the kinds of `fair_use.rate_limits` and `login_attempts`
+    "upload": _("songs sent"),
+    "encode": _("files to encode"),
+    "download": _("downloads"),
+    "action": _("changes"),
+    "api": _("requests"),
+    "events": _("songs followed"),
+    "signup": _("new accounts"),
+    "reset": _("new passwords"),
+    "confirmation": _("e-mails"),
+    "mails": _("e-mails"),
+    "mails_per_address": _("e-mails"),
+    "login": _("log-ins"),
+    "name": _("log-ins"),
+    "known": _("log-ins"),
+    "spare": _("log-ins"),
 }
 
 NOTES: dict[str, Promise] = {
@@ -352,7 +388,27 @@ NOTES: dict[str, Promise] = {
 def fault_sentence(code: str, params: dict[str, Any]) -> str:
     """The message for a fault's code in the active language."""
     _status, sentence = FAULTS.get(code, FAULTS["engine_error"])
-    return str(sentence) % _Values(params)
+    return str(sentence) % _Values(params, time=_time(params), what=_limit(params))
+
+
+def wait_of(params: dict[str, Any]) -> int:
+    """The seconds after which to try again, as sentence and Retry-After say them; 0 if unknown.
+
+    Beyond two minutes they are whole minutes.
+    """
+    wait = math.ceil(params.get("wait") or 0)
+    return wait if wait <= SAID_IN_SECONDS else -(-wait // 60) * 60
+
+
+def _time(params: dict[str, Any]) -> str:
+    wait = wait_of(params)
+    if wait <= SAID_IN_SECONDS:
+        return gettext("%(number)s s") % {"number": wait}
+    return gettext("%(number)s min") % {"number": wait // 60}
+
+
+def _limit(params: dict[str, Any]) -> str:
+    return str(LIMITS.get(params.get("limit", ""), LIMITS["api"]))
 
 
 def sentence(fault: Fault) -> str:

@@ -56,7 +56,7 @@ def _count_by_name(request: HttpRequest, name: str, key: str) -> list[token_buck
         return shared
     widest = widest_range(client(request))
     if not widest:
-        raise token_bucket.too_many_requests(wait)
+        raise token_bucket.too_many_requests(wait, "name")
     spare = [
         token_bucket.Withdrawal("spare", key, most * SPARE_TIMES, seconds),
         token_bucket.Withdrawal("spare", f"{key} {widest}", SPARE_PER_RANGE, seconds),

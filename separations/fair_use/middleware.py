@@ -11,11 +11,11 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
-from separations.errors import database_outage
+from separations.errors import database_outage, problem_details
 from separations.errors.fault import Fault
 from separations.fair_use import concurrency, login_attempts
 from separations.fair_use.client_address import client
-from separations.fair_use.rate_limits import KINDS, count_in_batches, count_request
+from separations.fair_use.rate_limits import KINDS, count_in_batches, count_request, standing
 from separations.fair_use.refusals import outage_fault, outage_response, refuse
 
 # Django's own views that try a password, which cannot be marked by `limited`.
@@ -40,6 +40,8 @@ class RateLimitMiddleware:
         elif leave is not None:
             leave()
         login_attempts.finish(request, response)
+        if problem_details.is_api_request(request):
+            _describe_limit(request, response)
         if response.status_code == 503:
             _log_rarely(request, response)
         return response
@@ -59,6 +61,7 @@ class RateLimitMiddleware:
             return refuse(request, fault)
         if not kind or (request.method in SAFE and not KINDS[kind].safe):
             return None
+        request.__dict__["_limit"] = kind
         leave = None
         try:
             if KINDS[kind].share:
@@ -84,6 +87,21 @@ class RateLimitMiddleware:
         return outage_response(request, fault) if (fault := outage_fault(exception)) else None
 
 
+def _describe_limit(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Set the headers of draft-ietf-httpapi-ratelimit-headers-11: the limit of this request, and
+    what the client has left of it. A refusal describes the limit that refused it."""
+    kind = getattr(response, "limit", request.__dict__.get("_limit"))
+    try:
+        found = standing(kind, request) if kind else None
+    except DatabaseError:  # the answer itself matters more
+        return
+    if found is None:
+        return
+    seconds = response.headers.get("Retry-After", found.pace)
+    response.headers["RateLimit-Policy"] = f'"{found.kind}";q={found.quota};w={found.window}'
+    response.headers["RateLimit"] = f'"{found.kind}";r={found.left};t={seconds}'
+
+
 def _log_rarely(request: HttpRequest, response: HttpResponseBase) -> None:
     """Log that a view answers 503, once a minute; Django would log each answer."""
     if not getattr(response, "_has_been_logged", False):
@@ -97,11 +115,15 @@ def _log_rarely(request: HttpRequest, response: HttpResponseBase) -> None:
 def _early_refusal(request: HttpRequest, kind: str) -> Fault | None:
     """The fault of a request that can be refused by its headers.
 
-    Forms on other sites must not use up a visitor's limits. And Django writes a whole body to the
-    disk before the view runs, so views without uploads take none.
+    Forms on other sites must not use up a visitor's limits, unless the operator lets them use the
+    API (CORS_ALLOWED_ORIGINS). And Django writes a whole body to the disk before the view runs, so
+    views without uploads take none.
     """
-    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+    is_allowed = getattr(request, "from_allowed_origin", False)
+    if request.headers.get("Sec-Fetch-Site") == "cross-site" and not is_allowed:
         return Fault("stale_form")
+    if kind != "upload" and "HTTP_TRANSFER_ENCODING" in request.META:
+        return Fault("length_required")
     length = str(request.META.get("CONTENT_LENGTH") or "0")
     if kind != "upload" and (not length.isdecimal() or int(length) > MAX_FORM_BYTES):
         return Fault("form_too_large")

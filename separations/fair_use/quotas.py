@@ -1,5 +1,7 @@
 """Quotas of an owner: queued songs, minutes a day, storage. Checked before a song is queued."""
 
+from dataclasses import dataclass
+
 from django.conf import settings
 
 from separations.audio.info import SAMPLE_RATE
@@ -82,6 +84,34 @@ def _withdrawals(
     return [own, *token_bucket.of_client(what, owner.client, rate, cost)]
 
 
+@dataclass(frozen=True)
+class Left:
+    """A quota, None where there is none, and what is left of it."""
+
+    most: float | None
+    left: float | None
+
+
+def left_of(owner: Owner) -> dict[str, Left]:
+    """What an owner has left of each quota: queued songs, minutes of today, gigabytes."""
+    waiting = settings.MAX_QUEUED_JOBS
+    minutes = settings.MAX_MINUTES_A_DAY
+    stored = disk_space.most_of_an_owner() or 0
+    is_known = owner.user_id is not None or owner.visitor
+    queued = Job.objects.of(owner).active().count() if is_known else 0
+    used = bytes_stored_of(owner) if stored and is_known else 0
+    spare = token_bucket.tokens_left(_withdrawals("minutes", owner, (minutes, DAY), cost=0.0))
+    return {
+        "songs_waiting": _left(waiting, waiting - queued),
+        "minutes_a_day": _left(minutes, round(spare, 1) if minutes else 0),
+        "storage_gb": _left(round(stored / 1e9, 3), round((stored - used) / 1e9, 3)),
+    }
+
+
+def _left(most: float, left: float) -> Left:
+    return Left(most, min(most, max(0, left))) if most else Left(None, None)
+
+
 def _check_queue_length(owner: Owner, job: Job) -> None:
     most = settings.MAX_QUEUED_JOBS
     if most and Job.objects.of(owner).active().exclude(pk=job.pk).count() >= most:
@@ -109,7 +139,7 @@ def count_for_site(kind: str, number: int = 1) -> None:
     """
     if wait := token_bucket.try_withdraw(_site_withdrawals(kind, number)):
         database_outage.log.warn(f"site {kind}", SITE_LIMIT, kind, settings.SITE_LIMITS[kind][0])
-        raise Fault("site_limit", wait=wait, minutes=-(-wait // 60))
+        raise Fault("site_limit", wait=wait, limit=f"site_{kind}")
 
 
 def _site_withdrawals(kind: str, cost: float = 1.0) -> list[token_bucket.Withdrawal]:
@@ -148,8 +178,7 @@ def count_storage(owner: Owner, job: Job, stems: int) -> None:
         token_bucket.of_client("storage", owner.client, rate, added / MEGABYTE)
     )
     if wait:
-        minutes = -(-wait // 60)
-        raise Fault("quota_network", most=f"{most / 1e9:.2g}", wait=wait, minutes=minutes)
+        raise Fault("quota_network", most=f"{most / 1e9:.2g}", wait=wait)
 
 
 def _song_bytes(job: Job) -> int:
@@ -172,4 +201,4 @@ def _count_minutes(owner: Owner, seconds: float) -> None:
     most = settings.MAX_MINUTES_A_DAY
     wait = token_bucket.try_withdraw(_withdrawals("minutes", owner, (most, DAY), seconds / 60))
     if wait:
-        raise Fault("quota_minutes", most=most, wait=wait, minutes=-(-wait // 60))
+        raise Fault("quota_minutes", most=most, wait=wait)

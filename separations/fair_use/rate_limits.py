@@ -4,6 +4,7 @@
 what they do besides.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -87,7 +88,7 @@ def count_in_batches(kind: str, request: HttpRequest) -> None:
     count, seconds = settings.RATE_LIMITS.get(kind, (0, 0))
     if not count:
         return
-    who = f"{kind} {widest_range(client(request))} {request.user.pk}"
+    who = _counted(kind, request)
     number = _unwritten_counts.add(who, 1, seconds)
     writes = number >= max(1, count // BATCHES_PER_LIMIT) and _unwritten_counts.hold(who)
     if writes:
@@ -99,7 +100,7 @@ def count_in_batches(kind: str, request: HttpRequest) -> None:
             token_bucket.withdraw(own)
             _unwritten_counts.add(who, -number, seconds)
         elif wait := token_bucket.seconds_to_wait(own):
-            raise token_bucket.too_many_requests(wait)
+            raise token_bucket.too_many_requests(wait, kind)
     except BaseException:
         _unwritten_counts.add(who, -1, seconds)  # what is refused does not count
         raise
@@ -109,6 +110,38 @@ def count_in_batches(kind: str, request: HttpRequest) -> None:
 
 
 _unwritten_counts = UnwrittenCounts()
+
+
+def _counted(kind: str, request: HttpRequest) -> str:
+    """Whose unwritten count a request adds to."""
+    return f"{kind} {widest_range(client(request))} {request.user.pk}"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a client stands with a limit: `quota` in `window` seconds, of which `left` are left.
+
+    pace: the seconds in which the client may use what is left and never be refused; when nothing is
+        left, those until something is.
+    """
+
+    kind: str
+    quota: int
+    window: int
+    left: int
+    pace: int
+
+
+def standing(kind: str, request: HttpRequest) -> Standing | None:
+    """How the client and account of a request stand with a limit, None where there is none."""
+    quota, window = settings.RATE_LIMITS.get(kind, (0, 0))
+    if not quota:
+        return None
+    unwritten = _unwritten_counts.add(_counted(kind, request), 0, window)
+    left = token_bucket.tokens_left(_withdrawals(kind, request, unwritten))
+    whole = quota if left >= quota else max(0, math.floor(left))
+    seconds = (whole or 1 - left) * window / quota
+    return Standing(kind, quota, window, whole, max(1, math.ceil(seconds)))
 
 
 def count_with_site(kind: str, request: HttpRequest, number: int = 1) -> None:

@@ -107,12 +107,28 @@ def _refill(each: Withdrawal, row: Bucket, now: datetime) -> None:
 
 def withdraw(withdrawals: Iterable[Withdrawal]) -> None:
     """Make all withdrawals. Raises Fault (too_many_requests), with nothing withdrawn."""
-    if wait := try_withdraw(withdrawals):
-        raise too_many_requests(wait)
+    asked = list(withdrawals)
+    if wait := try_withdraw(asked):
+        raise too_many_requests(wait, asked[0].what)
 
 
-def too_many_requests(wait: int) -> Fault:
-    return Fault("too_many_requests", wait=wait, minutes=-(-wait // 60))
+def too_many_requests(wait: int, limit: str) -> Fault:
+    return Fault("too_many_requests", wait=wait, limit=limit)
+
+
+def tokens_left(withdrawals: Iterable[Withdrawal]) -> float:
+    """What the emptiest of the buckets would hold after the withdrawals. Reads only."""
+    asked = [each for each in withdrawals if each.count]
+    now = timezone.now()
+    stored = Bucket.objects.in_bulk([each.key for each in asked])
+    left = []
+    for each in asked:
+        if each.key in stored:
+            _refill(each, stored[each.key], now)
+            left.append(stored[each.key].tokens - each.cost)
+        else:
+            left.append(each.count - each.cost)
+    return min(left, default=math.inf)
 
 
 def charge(withdrawals: Iterable[Withdrawal]) -> None:

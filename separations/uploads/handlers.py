@@ -40,13 +40,15 @@ class SizeLimitHandler(FileUploadHandler):
     _files = 0
 
     def handle_raw_input(
-        self, input_data: object, META: object, content_length: int, *args: object
+        self, input_data: object, META: dict[str, str], content_length: int, *args: object
     ) -> tuple[QueryDict, MultiValueDict[str, "UploadedFile[bytes]"]] | None:
-        """Reads nothing of a body that is larger than all allowed files together."""
+        """Reads nothing of a body that is larger than all allowed files together. The length of one
+        in chunks is not known; the server reads no more of it than a file may have."""
         assert self.request is not None  # noqa: S101 - for the type checker
         self._most = 1 if problem_details.is_api_request(self.request) else MAX_FILES
         self._client = client(self.request)
-        if content_length <= self._most * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES:
+        most = self._most * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES
+        if "HTTP_TRANSFER_ENCODING" in META or content_length <= most:
             return None
         _refuse(self, too_large())
         return QueryDict(), MultiValueDict()
@@ -55,6 +57,7 @@ class SizeLimitHandler(FileUploadHandler):
         super().new_file(*args, **kwargs)  # type: ignore[arg-type]
         self._received = 0
         if self.field_name != FIELD:
+            unknown_file_fields(self.request).append(self.field_name or "")
             raise SkipFile
         self._files += 1
         if self._files > self._most + 1:
@@ -154,4 +157,10 @@ def _refuse(handler: FileUploadHandler, fault: Fault) -> None:
 def refused_files(request: HttpRequest | None) -> list[tuple[str, Fault]]:
     """Names of the request's files that were refused, with the reasons."""
     found: list[tuple[str, Fault]] = request.__dict__.setdefault("_refused_files", [])
+    return found
+
+
+def unknown_file_fields(request: HttpRequest | None) -> list[str]:
+    """Names of fields with files that were sent but are not FIELD; the files were dropped."""
+    found: list[str] = request.__dict__.setdefault("_unknown_file_fields", [])
     return found

@@ -13,6 +13,11 @@ from pathlib import Path, PurePath
 from django.conf import settings
 from django.core.files.uploadedfile import TemporaryUploadedFile
 
+from separations.audio.decoding.allowed_codecs import (
+    is_container_allowed,
+    is_known_extension,
+    kinds,
+)
 from separations.audio.info import DECODER_VERSION
 from separations.audio.sandbox.decoder_process import probe_isolated
 from separations.disk import disk_space
@@ -45,10 +50,29 @@ def accept(file: TemporaryUploadedFile, owner: Owner) -> Upload:
 
 
 def check_extension(name: str) -> None:
-    """Raises Fault (wrong_extension) for file names that ALLOWED_EXTENSIONS does not list."""
-    if PurePath(name).suffix.lower() not in settings.ALLOWED_EXTENSIONS:
-        allowed = ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS)
-        raise Fault("wrong_extension", allowed=allowed)
+    """Check that the file's name is one that ALLOWED_EXTENSIONS lists, or says nothing.
+
+    A name without an extension, or with one that stands for nothing known, is judged by its content
+    (`_check_container`): browsers name a recording "blob", and titles have dots.
+
+    Raises:
+        Fault: wrong_extension.
+    """
+    extension = PurePath(name).suffix.lower()
+    if extension not in settings.ALLOWED_EXTENSIONS and is_known_extension(extension):
+        raise _wrong_extension()
+
+
+def _check_container(name: str, container: str) -> None:
+    extension = PurePath(name).suffix.lower()
+    if extension in settings.ALLOWED_EXTENSIONS or is_known_extension(extension):
+        return  # `check_extension` judged it
+    if not is_container_allowed(container, settings.ALLOWED_EXTENSIONS):
+        raise _wrong_extension()
+
+
+def _wrong_extension() -> Fault:
+    return Fault("wrong_extension", allowed=", ".join(kinds(settings.ALLOWED_EXTENSIONS)))
 
 
 def accept_path(source: Path, name: str, owner: Owner = NO_OWNER) -> Upload:
@@ -104,6 +128,7 @@ def _digest_of(path: Path) -> str:
 
 def _record(upload_id: uuid.UUID, name: str, path: Path, digest: str, owner: Owner) -> Upload:
     upload = _from_earlier_upload(digest, name, owner) or _probe(path, name, owner.client)
+    _check_container(name, upload.container)
     upload.id = upload_id
     upload.file_name = PurePath(name).name[-255:]
     upload.file_sha256 = digest
@@ -149,7 +174,10 @@ def _probe(path: Path, name: str, client: str) -> Upload:
 
 
 def _title_from(name: str) -> str:
-    stem = PurePath(name).stem.replace("_", " ")
+    path = PurePath(name)
+    extension = path.suffix.lower()
+    is_extension = extension in settings.ALLOWED_EXTENSIONS or is_known_extension(extension)
+    stem = (path.stem if is_extension else path.name).replace("_", " ")
     return " ".join("".join(c if c.isprintable() else " " for c in stem).split())[:200] or "song"
 
 

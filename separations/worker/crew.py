@@ -1,6 +1,6 @@
 """The crew of a consumer: slots that run jobs, and threads that recover lost jobs, report that the
-consumer is alive, keep room on the disk, publish its reservations, choose the fastest engine, and
-test whether songs can be read and separated at all.
+consumer is alive, keep room on the disk, publish its reservations, measure the machine, and test
+whether songs can be read and separated at all.
 
 Slots look for work when a queue message wakes them, and every two seconds besides, so that a lost
 message costs nothing. Each works in a thread of its own, apart from the queue's workers: however
@@ -11,25 +11,25 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
 
 from separations.disk import disk_space, reservations
-from separations.engine.options import ALL_STEMS
+from separations.engine import memory
 from separations.engine.process.engine_process import EngineProcess
-from separations.engine.tuning import tuner
+from separations.engine.weights.store import read_model
 from separations.errors import database_outage
-from separations.jobs import lifecycle
+from separations.errors.fault import Fault
 from separations.logs.formatter import job_context
 from separations.models import Job
 from separations.monitoring import fault_counts
 from separations.queue import queue_switch
 from separations.worker import leases, resources, retention
+from separations.worker.idle_measuring import IdleMeasuring
 from separations.worker.self_tests import SelfTests
-from separations.worker.slots import Slot, Stopping
+from separations.worker.slots import Slot
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
@@ -57,6 +57,9 @@ class Crew:
             slot.others_bytes = partial(self._bytes_beside, slot)
             slot.reservations = self._reservations
             slot.on_answer, slot.on_fault = self._self_tests.engine_answered, self._self_tests.met
+        measuring = IdleMeasuring(
+            threads, self._stopping, self._is_busy, self._make_room, self._load_again
+        )
         self._threads = [
             *(
                 threading.Thread(target=self._work, args=(slot,), daemon=True)
@@ -65,7 +68,7 @@ class Crew:
             threading.Thread(target=self._recover_and_report, daemon=True),
             threading.Thread(target=self._keep_room, daemon=True),
             threading.Thread(target=self._publish_reservations, daemon=True),
-            threading.Thread(target=self._choose_engine, args=(threads,), daemon=True),
+            threading.Thread(target=measuring.run, daemon=True),
             threading.Thread(target=self._self_tests.run, daemon=True),
         ]
 
@@ -98,6 +101,10 @@ class Crew:
                     continue
                 wakes = self._wakes
                 if self._run_next(slot):
+                    worked = time.monotonic()
+                    continue
+                if not slot.is_loaded and not self._stopping.is_set():
+                    self._load(slot)
                     worked = time.monotonic()
                     continue
                 if time.monotonic() - worked > IDLE_SECONDS:
@@ -146,28 +153,40 @@ class Crew:
                     if not other.busy:
                         other.engine.kill()
 
-    def _is_busy(self) -> bool:
-        return any(slot.busy for slot in self._slots)
-
     def _bytes_beside(self, slot: Slot) -> int:
         return sum(other.engine.resident for other in self._slots if other is not slot)
 
-    def _choose_engine(self, threads: int) -> None:
-        """Find the fastest engine before the first song asks for it."""
+    def _is_busy(self) -> bool:
+        return any(slot.busy for slot in self._slots)
 
-        def wait() -> None:
-            if self._stopping.is_set():
-                raise Stopping
-            disk_space.check_next(settings.ENGINE_DIR, tuner.SCRATCH_BYTES)
+    def _make_room(self, need: int) -> None:
+        """End the idle engines if they hold memory that is needed to measure the machine."""
+        with self._memory:
+            if sum(slot.engine.resident for slot in self._slots) + need > resources.capacity():
+                for slot in self._slots:
+                    if not slot.busy:
+                        slot.engine.kill()
 
+    def _load_again(self) -> None:
+        """Have idle slots load the engine that was found fastest."""
+        for slot in self._slots:
+            slot.is_loaded = False
+
+    def _load(self, slot: Slot) -> None:
+        """Start an idle slot's engine and load the default model, so that the next song need not
+        wait for it; once, as an engine that idles for long is ended. Not if memory is short."""
+        slot.is_loaded = True
         try:
-            options = lifecycle.site_options(settings.DEFAULT_MODEL, ALL_STEMS)
-            options = replace(options, threads=options.threads or threads)
-            tuner.choose(settings.MODEL_DIR, settings.ENGINE_DIR, options, wait)
-        except Stopping:
-            pass
+            need = memory.estimated_need(
+                read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL), settings.JOBS
+            )
+            if self._bytes_beside(slot) + need <= resources.capacity():
+                slot.load()
+        except Fault as fault:
+            logger.warning("The engine could not be loaded: %s", fault)
+            self._self_tests.met(fault)
         except Exception:
-            logger.exception("This machine could not be measured; the first song will see to it")
+            logger.exception("The engine could not be loaded")
 
     def _recover_and_report(self) -> None:
         """Recover jobs of dead consumers, and record that this one is alive."""

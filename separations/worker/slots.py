@@ -18,10 +18,13 @@ from django.db import DatabaseError, connection
 
 from separations.audio.info import SAMPLE_RATE
 from separations.disk import disk_space, reservations
+from separations.engine.options import Options, settle
 from separations.engine.process.engine_process import EngineProcess
 from separations.engine.process.engine_protocol import Done, Progress, Request
+from separations.engine.weights.store import read_model
 from separations.errors import database_outage
 from separations.errors.fault import Fault, storage_fault
+from separations.jobs import lifecycle
 from separations.models import FaultCount, Job
 from separations.monitoring import fault_counts
 from separations.queue import queue_switch
@@ -55,6 +58,7 @@ class Slot:
     def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
         self.engine = engine
         self.busy = False
+        self.is_loaded = False  # the engine was told to load the default model
         self.job = ""  # the id of the one it works on
         self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
         self.reservations = reservations.Reservations()  # of all slots of a crew
@@ -113,22 +117,46 @@ class Slot:
     def state(self) -> queue_switch.SlotState:
         return queue_switch.SlotState(self.job, self._threads, self.engine.resident)
 
+    def load(self) -> None:
+        """Start the engine and load the default model, for the songs to come.
+
+        Raises:
+            Fault: it cannot be loaded; a song will tell why.
+        """
+        began = time.monotonic()
+        model = read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL)
+        options, _notes = settle(lifecycle.site_options(model.name), model)
+        request = self._request(options)
+        loaded = self.engine.load(request, TICK_SECONDS, lambda: not self._stopping.is_set())
+        if loaded:
+            self.on_answer()
+            seconds = time.monotonic() - began
+            logger.info("%s is loaded for the first song (%s, %.1f s)", model.name, loaded, seconds)
+
+    def _request(self, options: Options) -> Request:
+        """A request without a song."""
+        return Request(
+            source="",
+            staging="",
+            model_dir=str(settings.MODEL_DIR),
+            engine_dir=str(settings.ENGINE_DIR),
+            options=replace(options, threads=options.threads or self._threads),
+            frames=0,
+            keep_free=disk_space.keep_free(),
+            decoder_dir=str(resources.decoder_folder()),
+            decoders=resources.slots_at_most(),
+        )
+
     def _separate(self, job: Job, staging: str) -> Done:
         """Separate the job's song in the engine, and renew the lease meanwhile."""
         if not job.upload.is_kept:
             raise Fault("upload_gone")
-        options = job.separation
-        request = Request(
+        request = replace(
+            self._request(job.separation),
             source=str(job.upload.path),
             staging=staging,
-            model_dir=str(settings.MODEL_DIR),
-            engine_dir=str(settings.ENGINE_DIR),
-            options=replace(options, threads=options.threads or self._threads),
             frames=round(job.upload.seconds * SAMPLE_RATE),
             job=str(job.pk),
-            keep_free=disk_space.keep_free(),
-            decoder_dir=str(resources.decoder_folder()),
-            decoders=resources.slots_at_most(),
         )
         watch, lease = resources.Watch(job), _Lease(job)
         # Closed, the engine is dead before another slot can claim the job.

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from stemsite.setup.javascript_tools import NPM, install_javascript_tools
-from stemsite.setup.packages import install_packages, make_environment
+from stemsite.setup.lock import one_at_a_time
+from stemsite.setup.packages import install_packages
 from stemsite.setup.paths import PYTHON
 from stemsite.setup.run import check_address, start
 from stemsite.setup.site_files import (
@@ -21,15 +22,18 @@ from stemsite.setup.site_files import (
     compile_translations,
     fetch_models,
     find_browser,
+    measure_machine,
     prepare_site,
 )
 from stemsite.setup.steps import StepFailed, call, manage, say
+from stemsite.setup.virtual_environment import make_environment
 
 
 def setup(*, dev: bool = False) -> None:
-    make_environment()
-    install_packages(dev=dev)
-    compile_translations()
+    with one_at_a_time():
+        make_environment()
+        install_packages(dev=dev)
+        compile_translations()
 
 
 def run() -> NoReturn:
@@ -45,6 +49,7 @@ def run() -> NoReturn:
         quiet=True,
         advice="The site is not fit to start; see above.",
     )
+    measure_machine()
     start("Procfile")
 
 
@@ -59,6 +64,7 @@ def dev() -> NoReturn:
 
 def test(*arguments: str) -> None:
     setup(dev=True)
+    install_javascript_tools()
     find_browser()
     try:
         fetch_models()
@@ -81,6 +87,8 @@ def faults(*arguments: str) -> None:
     call(PYTHON, *machine, advice=advice, environment=long)
     say("Killing the processes of running sites (half an hour)")
     call(PYTHON, "-m", "tests.faults", *arguments, advice=advice)
+    say("Killing the set-up (a few minutes)")
+    call(PYTHON, "-m", "tests.faults.killed_setup", advice=advice)
 
 
 def fuzz(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""The virtual environment and the locked packages in it."""
+"""The locked packages, installed into the virtual environment."""
 
 from __future__ import annotations
 
@@ -8,44 +8,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
-from stemsite.setup import paths, torch_build
-from stemsite.setup.steps import StepFailed, pip_install, say
+from stemsite.setup import half_installed, paths, torch_build
+from stemsite.setup.steps import StepFailed, pip_install, run, say, write_whole
 
-OLDEST_PYTHON = (3, 11)
-
-
-def make_environment() -> None:
-    if sys.version_info < OLDEST_PYTHON:
-        wanted = ".".join(map(str, OLDEST_PYTHON))
-        raise StepFailed(
-            f"This is Python {sys.version.split()[0]}; Stemsite needs {wanted} or newer. Install "
-            f"it, then run: make PYTHON=python{wanted} run"
-        )
-    if (
-        paths.PYTHON.exists()
-        and subprocess.run(
-            [paths.PYTHON, "-m", "pip", "--version"], check=False, capture_output=True
-        ).returncode
-        == 0
-    ):
-        return
-    say("Making a virtual environment in .venv")
-    try:
-        venv.create(paths.VENV, clear=True, with_pip=True)
-        return
-    except (OSError, SystemExit, subprocess.CalledProcessError):
-        pass  # Debian has ensurepip in a package of its own
-    # The system's pip can install pip into a new environment.
-    venv.create(paths.VENV, clear=True, with_pip=False)
-    seed = [sys.executable, "-m", "pip", "--python", str(paths.PYTHON), "install", "pip"]
-    if subprocess.run(seed, check=False, capture_output=True).returncode != 0:
-        raise StepFailed(
-            "This Python can make no virtual environment with pip in it. On Debian and Ubuntu the "
-            "package python3-venv (or python3-pip) brings what is missing."
-        )
+STAMP = "installed-"
 
 
 def install_packages(*, dev: bool) -> None:
@@ -56,14 +24,7 @@ def install_packages(*, dev: bool) -> None:
     still missing has no known hash, and is installed only if UNLOCKED_PACKAGES is yes.
     """
     lock = paths.DEV_LOCK if dev else paths.RUN_LOCK
-    stamp = paths.VENV / f"installed-{lock.stem}"
-    state = (
-        lock.read_bytes(),
-        paths.PLATFORMS_LOCK.read_bytes(),
-        paths.TORCH.encode(),
-        sys.version.encode(),
-    )
-    wanted = hashlib.sha256(b"".join(state)).hexdigest()
+    stamp, wanted = _stamp(lock), _state(lock)
     if stamp.exists() and stamp.read_text() == wanted:
         return
     say(f"Installing the packages of {lock.name} (a few minutes the first time)")
@@ -72,20 +33,41 @@ def install_packages(*, dev: bool) -> None:
         "PIP_INDEX_URL) and the free disk space, then run the same command again. Where it says "
         "that hashes do not match, somebody changed a file of a version that is out: do not go on."
     )
-    pinned = re.findall(r"^[\w.-]+==[^\s;\\]+", lock.read_text(), re.MULTILINE)
+    # Before anything changes: what is killed from here on is not complete, whatever it was before.
+    for each in paths.VENV.glob(f"{STAMP}*"):
+        each.unlink()
+    if left := half_installed.forget():
+        say(f"An earlier set-up was ended in the middle; anew: {', '.join(left)}")
+    pinned = _pinned(lock)
     for each in (lock, paths.PLATFORMS_LOCK):
         if pip_install("--no-deps", "--require-hashes", "-r", str(each), total=len(pinned)) != 0:
             raise StepFailed(advice)
     torch_build.install()
     install_what_is_not_locked(pinned, advice)
     torch_build.mend_torchaudio()
-    stamp.write_text(wanted)
+    write_whole(stamp, wanted)
+    if dev and set(_pinned(paths.RUN_LOCK)) <= set(pinned):  # the one lock file holds the other
+        write_whole(_stamp(paths.RUN_LOCK), _state(paths.RUN_LOCK))
+
+
+def _stamp(lock: Path) -> Path:
+    """The file that says which state of a lock file is installed completely."""
+    return paths.VENV / f"{STAMP}{lock.stem}"
+
+
+def _state(lock: Path) -> str:
+    files = lock.read_bytes(), paths.PLATFORMS_LOCK.read_bytes()
+    state = *files, paths.TORCH.encode(), sys.version.encode()
+    return hashlib.sha256(b"".join(state)).hexdigest()
+
+
+def _pinned(lock: Path) -> list[str]:
+    return re.findall(r"^[\w.-]+==[^\s;\\]+", lock.read_text(), re.MULTILINE)
 
 
 def install_what_is_not_locked(pinned: list[str], advice: str) -> None:
     """Install packages that this platform needs beyond the lock files, if that is allowed."""
-    check = [str(paths.PYTHON), "-m", "pip", "check", "--disable-pip-version-check"]
-    complete = subprocess.run(check, check=False, capture_output=True, text=True)
+    complete = run([paths.PYTHON, "-m", "pip", "check"], stdout=subprocess.PIPE)
     if complete.returncode == 0:
         return
     if os.environ.get("UNLOCKED_PACKAGES", "").strip().lower() not in ("1", "true", "yes", "on"):

@@ -31,6 +31,9 @@ def start(procfile: str, **environment: str) -> NoReturn:
     say(f"Starting the site: http://{environment['HOST']}:{environment['PORT']} (Ctrl-C stops it)")
     os.umask(0o077)
     os.chdir(paths.ROOT)
+    # A process of its own, as the supervisor has no threads; it says "Ready" and ends.
+    watch = [str(paths.PYTHON), "-m", "stemsite.setup.ready", environment["HOST"]]
+    subprocess.Popen([*watch, environment["PORT"], str(os.getpid())], stdin=subprocess.DEVNULL)
     command = [str(paths.PYTHON), "-m", "stemsite.supervisor", procfile]
     os.execve(command[0], command, environment)  # noqa: S606 - no shell wanted
 

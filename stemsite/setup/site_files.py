@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 
 from stemsite.setup import paths
-from stemsite.setup.steps import StepFailed, call, manage, say
+from stemsite.setup.lock import one_at_a_time
+from stemsite.setup.steps import StepFailed, call, manage, run, say
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -24,12 +24,14 @@ def compile_translations(*, again: bool = False) -> None:
         compiled = catalogue.with_suffix(".mo")
         fresh = compiled.exists() and compiled.stat().st_mtime >= catalogue.stat().st_mtime
         if again or not fresh:
+            part = compiled.with_name("django.part.mo")
             call(
                 paths.PYTHON,
-                *("-m", "babel.messages.frontend", "compile", "-i", catalogue, "-o", compiled),
+                *("-m", "babel.messages.frontend", "compile", "-i", catalogue, "-o", part),
                 advice=f"{catalogue.relative_to(paths.ROOT)} does not compile; see above.",
                 quiet=True,
             )
+            part.replace(compiled)
 
 
 def fetch_models() -> None:
@@ -42,22 +44,29 @@ def fetch_models() -> None:
     )
 
 
+def measure_machine() -> None:
+    """Find the engine that runs the default model fastest here, once, before the first song.
+
+    If it fails, songs run on the engine that is guessed best, and the consumer tries again.
+    """
+    if os.environ.get("MEASURE_FIRST", "").strip().lower() in ("0", "false", "no", "off"):
+        return
+    name = os.environ.get("DEFAULT_MODEL") or "htdemucs"
+    measure = "manage.py", "models", name, "--measure", "--if-missing"
+    result = run([paths.PYTHON, *measure], environment={"LOG_LEVEL": "WARNING"})
+    if result.returncode != 0:
+        say("This machine was not measured; songs run on the engine that is guessed best")
+
+
 def prepare_site() -> None:
+    """Bring the database up to date and collect the static files; two at once would mix theirs."""
     say("Preparing the database and the static files")
-    manage(
-        "migrate",
-        "--verbosity",
-        "0",
-        advice="The database could not be brought up to date; see above.",
-    )
-    manage(
-        "collectstatic",
-        "--noinput",
-        "--verbosity",
-        "0",
-        quiet=True,
-        advice="The static files could not be collected; see above.",
-    )
+    quietly = "--verbosity", "0"
+    with one_at_a_time():
+        advice = "The database could not be brought up to date; see above."
+        manage("migrate", *quietly, advice=advice)
+        advice = "The static files could not be collected; see above."
+        manage("collectstatic", "--noinput", *quietly, quiet=True, advice=advice)
 
 
 def find_browser() -> None:
@@ -66,7 +75,10 @@ def find_browser() -> None:
         return
     if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
         say("Installing Chromium for the browser tests")
-        advice = "Chromium could not be installed. Install it by hand, or set CHROMIUM to one."
+        advice = (
+            "Chromium could not be installed. Install it by hand, or set CHROMIUM to one. Where an "
+            "installation was ended in the middle: dpkg --configure -a"
+        )
         call("apt-get", "update", "-qq", advice=advice, quiet=True)
         call(
             "apt-get",
@@ -81,7 +93,7 @@ def find_browser() -> None:
         return
     say("Looking for a Chromium that needs no root")
     download = [str(paths.PYTHON), "-m", "playwright", "install", "chromium"]
-    if subprocess.run(download, check=False, cwd=paths.ROOT).returncode == 0:
+    if run(download).returncode == 0:
         return
     raise StepFailed(
         "The browser tests need Chromium. Install it (Debian, Ubuntu: sudo apt-get install "

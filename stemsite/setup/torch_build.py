@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 from stemsite.setup import paths
-from stemsite.setup.steps import StepFailed, call, pip_install, say
+from stemsite.setup.half_installed import ASIDE
+from stemsite.setup.steps import StepFailed, call, pip_install, run, say, was_interrupted
 
 
 def install() -> None:
@@ -17,7 +18,7 @@ def install() -> None:
     if _is_installed():
         return
     index = os.environ.get("TORCH_INDEX", "").strip()
-    pip = [str(paths.PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [str(paths.PYTHON), "-m", "pip", "install"]
     hashes = os.environ.get("TORCH_SHA256", "").replace(",", " ").split()
     if hashes:
         install_by_hash(hashes, ["--index-url", index] if index else [])
@@ -33,13 +34,7 @@ def install() -> None:
         )
         return
     say(f"Looking for a CPU build of torch {paths.TORCH} (200 MB)")
-    cpu_only = subprocess.run(
-        [*pip, f"torch=={paths.TORCH}+cpu"],
-        cwd=paths.ROOT,
-        check=False,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    cpu_only = run([*pip, f"torch=={paths.TORCH}+cpu"], stderr=subprocess.PIPE)
     if cpu_only.returncode == 0:
         return
     if "No matching distribution" not in cpu_only.stderr:
@@ -81,9 +76,8 @@ def _is_installed() -> bool:
     code = (
         f"import importlib.metadata as m; exit(m.version('torch').split('+')[0] != '{paths.TORCH}')"
     )
-    return (
-        subprocess.run([paths.PYTHON, "-c", code], check=False, capture_output=True).returncode == 0
-    )
+    asked = run([paths.PYTHON, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return asked.returncode == 0
 
 
 def mend_torchaudio() -> None:
@@ -92,9 +86,12 @@ def mend_torchaudio() -> None:
     It is optional; resampling is plain torch.
     """
     check = [str(paths.PYTHON), "-c", "import torchaudio"]
-    if subprocess.run(check, check=False, capture_output=True).returncode == 0:
+    tried = run(check, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if tried.returncode == 0:
         return
+    if was_interrupted(tried.returncode):
+        raise StepFailed("The set-up was interrupted. Run the same again.")
     say("Fitting torchaudio to this build of torch")
     for library in paths.VENV.glob("**/site-packages/torchaudio/lib/*.so"):
-        library.rename(library.with_name(library.name + ".aside"))
+        library.rename(library.with_name(library.name + ASIDE))
     call(*check, advice="torchaudio cannot be imported. Delete .venv and run this again.")

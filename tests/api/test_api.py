@@ -4,6 +4,7 @@ import io
 import json
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -109,6 +110,31 @@ def test_a_song_is_taken_followed_and_fetched(program: Client, song: bytes) -> N
     told(program.get(at), 404, "not_found")
 
 
+@pytest.mark.parametrize("who", ["a session", "nobody"])
+def test_the_three_calls_work_as_they_are_written(song: bytes, who: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    headers = {}
+    if who == "a session":
+        session = client.session
+        session["visitor"] = "a" * 32
+        session.save()
+        page = client.get("/").content.decode()
+        headers["X-CSRFToken"] = page.split('csrfmiddlewaretoken" value="')[1].split('"')[0]
+    form = {"file": SimpleUploadedFile("song.wav", song), "model": "tiny"}
+    sent = client.post("/api/separate", form, headers=headers)
+    assert sent.status_code == 202
+    task_id, token = sent.json()["task_id"], sent.json()["token"]
+    assert (token is None) == (who == "a session")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    finish()
+    events = client.get(f"/api/separate/{task_id}/progress", headers=headers)
+    assert '"status":"completed","progress":100' in b"".join(events).decode()
+    stem = client.get(f"/api/separate/{task_id}/stems/vocals", headers=headers)
+    assert b"".join(stem).startswith(b"RIFF")
+    listed = client.get("/api/jobs?status=completed", headers=headers).json()
+    assert [item["task_id"] for item in listed["items"]] == [task_id]
+
+
 def test_the_next_song_to_run_is_the_first_in_the_queue(program: Client, song: bytes) -> None:
     send(program, song)
     claimed()
@@ -154,6 +180,12 @@ def test_downloads_know_ranges_formats_and_what_the_reader_has(
     head = program.head(at)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+    for accept, told_as in (
+        ("application/octet-stream", "application/octet-stream"),
+        ("*/*", None),
+    ):
+        answer = program.head(at, headers={"Accept": accept})
+        assert answer.headers["Content-Type"] == (told_as or "audio/wav")
     mp3 = program.get(f"{at}?format=mp3&bitrate=128")
     assert mp3.headers["Content-Type"] == "audio/mpeg"
     best = program.get(f"{at}?format=mp3")
@@ -194,6 +226,12 @@ def test_a_failure_is_told_as_a_problem(program: Client, song: bytes) -> None:
     assert failed["error"]["code"] == "timed_out"
     assert "10 minutes" in failed["error"]["detail"]
     told(program.get(f"{at}/stems/drums"), 409, "not_done")
+    stream = b"".join(program.get(f"{at}/progress")).decode()
+    assert stream.startswith("retry: 2000\nid: "), "no block without data"
+    assert stream.endswith("\n\n")
+    assert stream.count("\n\n") == 1
+    last = json.loads(stream.split("data: ")[1])
+    assert (last["status"], last["error"]) == ("failed", failed["error"])
 
 
 def test_who_waits_for_the_run_of_another_sees_its_progress(program: Client, song: bytes) -> None:
@@ -211,10 +249,11 @@ def test_who_waits_for_the_run_of_another_sees_its_progress(program: Client, son
 def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User) -> None:
     ids = [send(program, song, shifts=str(n)).json()["task_id"] for n in range(3)]
     program.post(f"/api/separate/{ids[0]}/cancel")
-    listed = program.get("/api/jobs?per_page=2").json()
+    listed = program.get("/api/jobs?per_page=2&page=1").json()
     assert [item["task_id"] for item in listed["items"]] == [ids[2], ids[1]]
     assert (listed["count"], listed["pages"]) == (3, 2)
     assert listed["next"].endswith("page=2")
+    assert listed["previous"] is None
     last = program.get(listed["next"].removeprefix("http://testserver")).json()
     assert [item["task_id"] for item in last["items"]] == [ids[0]]
     assert last["next"] is None
@@ -232,12 +271,229 @@ def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User
     told(program.get("/api/jobs?model=%00"), 422, "bad_field")  # PostgreSQL takes no such text
 
 
+def test_songs_that_come_or_go_meanwhile_move_no_page(
+    program: Client, song: bytes, anna: User
+) -> None:
+    first = send(program, song).json()["task_id"]
+    same = Job.objects.get()
+    for n in range(4):  # two of them at the very same time
+        same.pk = uuid.UUID(int=n + 1)
+        same.created_at = same.created_at + timedelta(seconds=n % 2)
+        same.save(force_insert=True)
+    everything = program.get("/api/jobs").json()
+    ids = [item["task_id"] for item in everything["items"]]
+    assert (len(ids), ids[-1], everything["next"]) == (5, first, None)
+
+    def page(address: str) -> tuple[list[str], dict[str, Any]]:
+        found = program.get(address.removeprefix("http://testserver")).json()
+        return [item["task_id"] for item in found["items"]], found
+
+    shown, one = page("/api/jobs?per_page=2&status=queued")
+    assert (shown, one["page"], one["previous"]) == (ids[:2], 1, None)
+    assert f"cursor={one['next_cursor']}" in one["next"]
+    send(program, song)  # it is the newest
+    program.delete(f"/api/separate/{ids[0]}")
+    shown, two = page(one["next"])
+    assert (shown, two["page"], two["count"]) == (ids[2:4], None, 5)
+    Job.objects.filter(pk=ids[3]).delete()  # the one that the cursor names
+    shown, three = page(two["next"])
+    assert (shown, three["next"], three["next_cursor"]) == (ids[4:], None, None)
+    shown, back = page(three["previous"])
+    assert shown == [ids[1], ids[2]]
+    assert page(back["next"])[0] == ids[4:]
+    newest, top = page(back["previous"])
+    assert (len(newest), top["previous"]) == (1, None)
+    assert page(f"/api/jobs?per_page=2&cursor={two['next_cursor']}")[0] == ids[4:]
+    for bad in ("x", "YTE", "A" * 99, "é", "YTAwMDEtMDEtMDFUMDA6MDA6MDArMTQ6MDAgMQ"):
+        assert told(program.get("/api/jobs", {"cursor": bad}), 422, "bad_field")["errors"]
+
+
+def test_what_is_new_waits_and_what_is_there_does_not(program: Client, song: bytes) -> None:
+    waiting = send(program, song, key("a"))
+    assert waiting.status_code == 202
+    assert waiting.headers["Location"] == waiting.json()["links"]["self"]
+    assert send(program, song, key("a")).status_code == 202
+    finish()
+    for again in (send(program, song, key("a")), send(program, song)):
+        assert (again.status_code, again.json()["status"]) == (201, "completed")
+        assert again.headers["Location"] == again.json()["links"]["self"]
+    cancelled = send(program, song, shifts="1").json()["task_id"]
+    at = f"/api/separate/{cancelled}"
+    program.post(f"{at}/cancel")
+    retried = program.post(f"{at}/retry")
+    assert (retried.status_code, retried.headers["Location"]) == (202, f"http://testserver{at}")
+    program.post(f"{at}/cancel")
+    finish_of(send(program, song, shifts="1"))
+    retried = program.post(f"{at}/retry")
+    assert (retried.status_code, retried.json()["cached"]) == (200, True)
+
+
+def finish_of(answer: Any) -> None:
+    assert answer.status_code == 202
+    finish()
+
+
+def test_the_gain_of_formats_without_head_room_is_told(program: Client, song: bytes) -> None:
+    sent = send(program, song).json()
+    assert sent["gain_db"] is None
+    finish()
+    at = f"/api/separate/{sent['task_id']}"
+    assert program.get(at).json()["gain_db"] == 0.0
+    Job.objects.get().stems.filter(name="bass").update(peak=2.0)  # as if it exceeded full scale
+    assert program.get(at).json()["gain_db"] == -6.02
+    for what, gain in (
+        ("stems/drums", "-6.02"),
+        ("stems/drums?format=flac", "-6.02"),
+        ("stems/drums?format=float32", "0.00"),
+        ("archive", "-6.02"),
+        ("mixdown?mix=drums:0:0:m", None),
+    ):
+        answer = program.get(f"{at}/{what}")
+        if gain is None:
+            assert float(answer.headers["Stemsite-Gain-Db"]) <= 0
+        else:
+            assert answer.headers["Stemsite-Gain-Db"] == gain, what
+        answer.close()
+
+
+def test_the_limits_are_told_to_whoever_asks(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.MAX_QUEUED_JOBS, settings.MAX_MINUTES_A_DAY = 3, 10
+    settings.MAX_OWNER_STORAGE_GB = 1
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (5, 60), "api": (40, 60)}
+    send(program, song, shifts="6")  # six passes over a second
+    found = program.get("/api/limits").json()
+    assert found["max_bytes"] == settings.MAX_UPLOAD_MB * 1_000_000
+    assert found["max_seconds"] == settings.MAX_DURATION_SECONDS
+    assert ".mp3" in found["extensions"]
+    formats = {each["name"]: each for each in found["formats"]}
+    assert formats["mp3"]["bit_rates"] == [128, 192, 256, 320]
+    assert formats["opus"]["sample_rates"] == [48_000]
+    assert formats["mp3"]["sample_rates"] == [32_000, 44_100, 48_000]
+    assert formats["wav24"]["sample_rates"] == []  # all
+    assert [formats[n]["may_be_turned_down"] for n in ("wav", "float32")] == [True, False]
+    rates = {each["name"]: each for each in found["rates"]}
+    assert (rates["upload"]["quota"], rates["upload"]["left"]) == (5, 4)
+    assert (rates["api"]["window"], rates["api"]["left"]) == (60, 39), "with this one"
+    quotas = found["quotas"]
+    assert quotas["songs_waiting"] == {"most": 3, "left": 2}
+    assert quotas["minutes_a_day"] == {"most": 10, "left": 9.9}
+    assert 0.9 < quotas["storage_gb"]["left"] <= quotas["storage_gb"]["most"] == 1.0
+    assert Client().get("/api/limits").json()["quotas"]["songs_waiting"]["left"] == 3
+    settings.MAX_QUEUED_JOBS = 0
+    unlimited = program.get("/api/limits").json()["quotas"]["songs_waiting"]
+    assert unlimited == {"most": None, "left": None}
+
+
+def test_answers_say_how_much_is_left_of_their_limit(
+    program: Client, song: bytes, settings: Settings
+) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "upload": (2, 3600), "api": (3, 300)}
+
+    def limit(answer: Any) -> tuple[str, str]:
+        return answer.headers["RateLimit-Policy"], answer.headers["RateLimit"]
+
+    first = send(program, song)
+    assert limit(first) == ('"upload";q=2;w=3600', '"upload";r=1;t=1800')
+    assert "upload" in limit(send(program, song, shifts="99"))[0], "what is refused counts as well"
+    refused = send(program, song)
+    assert told(refused, 429, "too_many_requests")["limit"] == "upload"
+    wait = int(refused.headers["Retry-After"])
+    assert 1740 <= wait <= 1800
+    assert limit(refused)[1] == f'"upload";r=0;t={wait}'
+    said = refused.json()["detail"]
+    assert said.endswith(f"the limit for songs sent is reached. Try again in {wait // 60} min.")
+    left = [limit(program.get("/api/jobs"))[1] for _ in range(3)]
+    assert left == [f'"api";r={n};t={max(100, 100 * n)}' for n in (2, 1, 0)]
+    refused = program.get("/api/jobs")
+    wait = int(refused.headers["Retry-After"])
+    assert f"for requests is reached. Try again in {wait} s." in refused.json()["detail"]
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": (0, 0)}
+    assert "RateLimit" not in program.get("/api/jobs").headers
+
+
 def test_models_are_told(program: Client) -> None:
     found = Client().get("/api/models").json()["items"]
     tiny = next(model for model in found if model["name"] == "tiny")
     assert tiny["is_default"]
     assert tiny["sources"] == ["drums", "bass", "other", "vocals"]
     assert next(m for m in found if m["name"] == "tiny_ft")["passes"] == 4
+
+
+# What clients send
+
+
+FIELDS = ("model", "stems", "rest", "segment", "shifts", "overlap", "split")
+
+
+def form_of_the_description() -> dict[str, dict[str, Any]]:
+    described = Client().get("/api/openapi.json").json()
+    form = described["components"]["schemas"]["SeparationRequest"]
+    fields: dict[str, dict[str, Any]] = form["properties"]
+    return fields
+
+
+def test_the_defaults_of_the_description_and_empty_fields_ask_for_the_same(
+    program: Client, song: bytes
+) -> None:
+    fields = form_of_the_description()
+    assert set(FIELDS) < set(fields)
+    defaults = {name: each["default"] for name, each in fields.items() if "default" in each}
+    assert {"stems", "shifts", "overlap", "split"} < set(defaults)
+    spelled = {name: str(value) for name, value in defaults.items()}  # as Python does: True
+    as_json = {name: json.dumps(value).strip('"') for name, value in defaults.items()}
+    empty = dict.fromkeys((*FIELDS, "webhook_url"), "")
+    asked = [send(program, song, **form) for form in ({}, spelled, as_json, empty)]
+    assert [answer.status_code for answer in asked] == [202] * 4
+    assert len({json.dumps([a.json()["options"], a.json()["model"]]) for a in asked}) == 1
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", "0", "no", "off"])
+def test_a_switch_is_read_however_a_client_spells_it(
+    program: Client, song: bytes, text: str
+) -> None:
+    off = send(program, song, split=text, shifts="2.0", model="tiny_mdx").json()["options"]
+    assert (off["split"], off["shifts"]) == (False, 2)
+    told(send(program, song, split="f"), 422, "bad_field")
+    told(send(program, song, shifts="2.5"), 422, "bad_field")
+
+
+def test_a_field_that_nobody_knows_is_refused_with_the_nearest(
+    program: Client, song: bytes
+) -> None:
+    def refused(answer: Any) -> tuple[list[str], str]:
+        found = told(answer, 422, "bad_field")
+        return [error["field"] for error in found["errors"]], found["detail"]
+
+    assert refused(send(program, song, stem="vocals")) == (
+        ["stem"],
+        "There is no field “stem” here. Did you mean “stems”?",
+    )
+    at = f"/api/separate/{send(program, song).json()['task_id']}"
+    assert Job.objects.count() == 1
+    for address, name, near in (
+        ("/api/jobs?status[]=completed", "status[]", "Did you mean “status”?"),
+        ("/api/jobs?limit=5", "limit", "There are: status, model,"),
+        (f"{at}/stems/drums?Format=mp3", "Format", "Did you mean “format”?"),
+        (f"{at}/archive?bit_rate=320", "bit_rate", "Did you mean “bitrate”?"),
+        (f"{at}/mixdown?_=1", "_", "There are: "),
+        (f"{at}?token=x", "token", "takes none"),
+        (f"{at}/progress?x=1", "x", "takes none"),
+        ("/api/models?x", "x", "takes none"),
+    ):
+        fields, detail = refused(program.get(address))
+        assert fields == [name]
+        assert near in detail, (address, detail)
+    file = {"file": SimpleUploadedFile("a.wav", song)}
+    assert refused(program.post("/api/separate?model=tiny", file))[0] == ["model"]
+    assert refused(program.post(f"{at}/cancel", {"reason": "none"}))[0] == ["reason"]
+    assert refused(program.delete(f"{at}?force=1"))[0] == ["force"]
+    audio = {"audio": SimpleUploadedFile("a.wav", song)}
+    assert refused(program.post("/api/separate", audio))[0] == ["file", "audio"]
+    assert refused(send(program, song, shifts="x", stem="drums"))[0] == ["shifts", "stem"]
+    assert Job.objects.count() == 1, "nothing was done"
+    told(Client().get(f"{at}?x=1"), 401, "unauthorized")
 
 
 # What is refused
@@ -569,42 +825,20 @@ def test_the_description_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Client().get("/api/openapi.json").content == first
 
 
-def test_the_description_is_openapi_3_1_and_names_what_is_answered() -> None:
-    described = Client().get("/api/openapi.json").json()
-    assert described["openapi"] == "3.1.0"
-    assert described["webhooks"]["separation"]["post"]
-    paths = {path.removeprefix("/api") for path in described["paths"]}
-    one = "/separate/{task_id}"
-    assert paths == {
-        *("/separate", one, f"{one}/cancel", f"{one}/retry", f"{one}/progress"),
-        *(f"{one}/stems/{{stem_name}}", f"{one}/mixdown", f"{one}/archive", "/jobs", "/models"),
-    }
-    for operations in described["paths"].values():
-        for operation in operations.values():
-            for status, answer in operation["responses"].items():
-                if int(status) >= 400:
-                    assert list(answer["content"]) == [PROBLEM]
-    sent = described["paths"]["/api/separate"]["post"]
-    form = sent["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert form["required"] == ["file"]
-    assert "null" not in json.dumps(form)
-
-
-def test_operation_ids_stay_wherever_the_code_moves() -> None:
-    """Generated clients name their functions after them."""
-    paths = Client().get("/api/openapi.json").json()["paths"].values()
-    found = sorted(operation["operationId"] for path in paths for operation in path.values())
-    names = (
-        *("archive", "cancel", "delete", "list_jobs", "mixdown", "models"),
-        *("progress", "retry", "separate", "stem", "task"),
-    )
-    assert found == [f"separations_api_routes_{name}" for name in names]
-
-
-def test_every_problem_is_explained(client: Client) -> None:
-    page = client.get("/api/problems").content.decode()
+def test_every_problem_is_explained_to_people_and_programs(client: Client) -> None:
+    page = client.get("/api/problems", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert "Accept" in page.headers["Vary"]
     for code in user_messages.FAULTS:
-        assert f'id="{code}"' in page
+        assert f'id="{code}"' in page.content.decode()
+    asked = client.get("/api/problems?format=json", headers={"Accept": "text/html"})
+    preferred = client.get("/api/problems", headers={"Accept": "application/json"})
+    assert asked.json() == preferred.json()
+    items = {item["code"]: item for item in asked.json()["items"]}
+    assert set(items) == set(user_messages.FAULTS)
+    assert items["too_large"]["status"] == 413
+    assert items["too_large"]["type"] == "/api/problems#too_large"
+    assert "{max_mb} MB" in items["too_large"]["detail"]
+    assert b"<dt" in client.get("/api/problems").content, "as for who does not say"
 
 
 def test_an_error_in_a_view_is_a_problem_without_details(

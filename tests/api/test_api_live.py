@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import sounds
-from tests.support.running_site import Site, running, until
+from tests.support import generated_clients, sounds
+from tests.support.running_site import Site, raw, running, until
 from tests.support.sounds import ROOT
 
 pytestmark = pytest.mark.xdist_group("api")
@@ -33,7 +33,7 @@ EVENT = re.compile(r"id: (\w+)\ndata: (.+)\n\n")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Site]:
     settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny"}
-    settings["METRICS_TOKEN"] = METRICS_TOKEN
+    settings["METRICS_TOKEN"], settings["MAX_UPLOAD_MB"] = METRICS_TOKEN, "5"
     with running(tmp_path_factory.mktemp("api"), **settings) as site:
         yield site
 
@@ -130,6 +130,105 @@ def test_only_a_trusted_proxy_tells_of_https(site: Site, songs: Path) -> None:
     assert answer.json()["links"]["self"].startswith("http://")
 
 
+# Generated clients
+
+
+@pytest.fixture(scope="module")
+def description(songs: Path) -> Path:
+    return generated_clients.write_description(songs / "openapi.json")
+
+
+def test_a_generated_python_client_sends_follows_and_fetches_a_song(
+    site: Site, songs: Path, description: Path, tmp_path: Path
+) -> None:
+    song = sounds.wav(songs / "py.wav", sounds.music(1.0, seed=24))
+    with generated_clients.python_client(description, tmp_path) as ours:
+        client, models = ours("client"), ours("models")
+        file = ours("types").File(song.open("rb"), "Sent from Python.wav", "audio/wav")
+        asked = models.SeparationRequest(file=file, shifts=1, split=True)
+        sent = ours("api.songs.create_separation").sync(client=client.Client(site.url), body=asked)
+        mine = client.AuthenticatedClient(site.url, sent.token, timeout=60)
+        heard = ours("api.songs.follow_separation").sync(sent.task_id, client=mine)
+        assert '"status":"completed"' in EVENT.findall(heard)[-1][1]
+        task = ours("api.songs.get_separation").sync(sent.task_id, client=mine)
+        assert (task.status, task.title) == (models.Status.COMPLETED, "Sent from Python")
+        fetch = ours("api.downloads.download_stem").sync
+        stem = fetch(task.task_id, "vocals", client=mine, format_=models.Format.FLAC, to="0.5")
+        assert stem.payload.read(4) == b"fLaC"
+        wanted = [models.Status.COMPLETED]
+        completed = ours("api.lists.list_jobs").sync(client=mine, status=wanted)
+        assert [item.task_id for item in completed.items] == [task.task_id]
+        problem = fetch(task.task_id, "trumpet", client=mine)
+        assert problem.code is models.FaultCode.NOT_FOUND
+        deleted = ours("api.songs.delete_separation").sync_detailed(task.task_id, client=mine)
+        assert deleted.status_code == 204
+
+
+def test_a_generated_typescript_client_sends_follows_and_fetches_a_song(
+    site: Site, songs: Path, description: Path, tmp_path: Path
+) -> None:
+    song = sounds.wav(songs / "ts.wav", sounds.music(1.0, seed=25))
+    script = "tests/js/generated_client.js"
+    done = generated_clients.run_node(script, description, tmp_path / "client", site.url, song)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("last")["status"] == "completed"
+    assert found == {
+        "title": "Sent from TypeScript",
+        "stem": ["audio/mpeg", "ID3"],
+        "listed": [True],
+        "code": "not_found",
+        "deleted": 204,
+    }
+
+
+# Bodies without a length
+
+
+def in_chunks(song: bytes) -> tuple[dict[str, str], Iterator[bytes]]:
+    """The head and the body of a form with a song, a piece at a time."""
+    prepared = requests.Request("POST", "http://x", files={"file": ("c.wav", song)}).prepare()
+    assert isinstance(prepared.body, bytes)
+    body = prepared.body
+    pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
+    return {"Content-Type": str(prepared.headers["Content-Type"])}, pieces
+
+
+def test_a_song_may_come_in_chunks_of_unknown_length(site: Site, songs: Path) -> None:
+    """As a program sends what it makes or reads from elsewhere meanwhile."""
+
+    def send(song: bytes, **more: str) -> requests.Response:
+        headers, pieces = in_chunks(song)
+        address = f"{site.url}/api/separate"
+        return requests.post(address, data=pieces, headers={**headers, **more}, timeout=30)
+
+    song = sounds.wav(songs / "c.wav", sounds.music(3.0, seed=51)).read_bytes()
+    answer = send(song)
+    assert answer.status_code == 202, answer.text
+    assert (answer.json()["title"], answer.json()["duration"]) == ("c", 3.0)
+    too_large = send(bytes(7_000_000))
+    assert (too_large.status_code, too_large.json()["code"]) == (413, "too_large")
+    token = {"Authorization": f"Bearer {answer.json()['token']}"}
+    cancel = answer.json()["links"]["cancel"]
+    refused = requests.post(cancel, data=iter([b"x"]), headers=token, timeout=30)
+    assert (refused.status_code, refused.json()["code"]) == (411, "length_required")
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"5\r\nabcde\r\nzz\r\n", b"5\r\nabcdefgh\r\n", b"0\r\nBad Name: x\r\n\r\n"],
+    ids=["no length", "another length", "a bad trailer"],
+)
+def test_behind_malformed_chunks_no_request_is_read(site: Site, chunks: bytes) -> None:
+    head = b"POST /api/separate HTTP/1.1\r\nHOST\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    hidden = b"GET /about HTTP/1.1\r\nHOST\r\n\r\n"
+    answer = raw(site, head + chunks + hidden)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400 "), answer[:200]
+    assert b"About" not in answer
+
+
 # Events
 
 
@@ -144,6 +243,7 @@ def test_events_tell_what_changes_and_end_with_the_song(site: Site, songs: Path)
         "stage": None,
         "eta": None,
         "queue_position": None,
+        "error": None,
     }
     assert any(data["stage"] == "separate" and 0 < data["progress"] < 100 for data in told)
     shares = [data["progress"] for data in told]
@@ -171,7 +271,7 @@ def test_a_stream_that_broke_off_goes_on_where_it_was(site: Site, songs: Path) -
         ) as again:
             lines = again.iter_lines(decode_unicode=True)
             quiet = [next(lines) for _ in range(3)]
-        assert quiet == ["retry: 2000", "", ": still here"], "nothing is told twice"
+        assert quiet == ["retry: 2000", *[": still here"] * 2], "nothing is told twice"
         waiting = program.events(seen=last)
         program.api.post(program.task["links"]["cancel"])
         assert [data["status"] for _id, data in waiting] == ["cancelled"]

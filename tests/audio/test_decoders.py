@@ -42,6 +42,7 @@ from tests.support.bombs import (
     table,
     track,
 )
+from tests.support.containers import film as film_file
 from tests.support.running_site import until
 
 MANY = 20_000_000
@@ -150,6 +151,18 @@ def test_a_large_cover_fits_and_an_absurd_one_is_left_out(tmp_path: Path) -> Non
     assert probe_isolated(song, 60).seconds == pytest.approx(2.0, abs=0.1)
     song.write_bytes(mp3_with_covers(150_000_000) + sound)
     assert probe_isolated(song, 60).seconds == pytest.approx(2.0, abs=0.1), "without its cover"
+
+
+@linux
+def test_an_index_of_packets_that_takes_too_much_memory_is_told_so(tmp_path: Path) -> None:
+    """A byte in a CAF's table of packets takes FFmpeg twenty."""
+    song = film_file(tmp_path / "s", [("alac", sounds.music(0.5))], container="caf")
+    whole = song.read_bytes()
+    pakt = struct.pack(">QQII", 2_000_000, 2_000_000, 0, 0) + b"\1" * 2_000_000
+    place = whole.index(b"data")
+    song.write_bytes(whole[:place] + b"pakt" + struct.pack(">Q", len(pakt)) + pakt + whole[place:])
+    with pytest.raises(Fault, match="too_much_memory"):
+        probe_isolated(song, 60)
 
 
 class Cramped(DecoderProcess):

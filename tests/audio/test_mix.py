@@ -867,7 +867,13 @@ def test_all_stems_are_sent_while_they_are_encoded(get: Get, gate: Gate) -> None
             )
     assert "Content-Length" not in response.headers
     sized = get("archive", format="flac")  # all are there now
-    assert sized.headers["Content-Length"] == str(len(body(sized)))
+    assert sized.headers["Content-Length"] == str(len(data))
+    assert body(sized) == data
+    # So a download that broke off is resumed, though its length was not known when it began.
+    etag = response.headers["ETag"]
+    rest = get("archive", {"Range": "bytes=5000-", "If-Range": etag}, format="flac")
+    assert (rest.status_code, rest.headers["ETag"]) == (206, etag)
+    assert body(rest) == data[5000:]
 
 
 def test_a_disk_that_fills_up_meanwhile_breaks_the_download_off(

@@ -14,9 +14,11 @@ GATED = {
     "separations/engine/process/song_file.py": "the decoded song: `on_frames` after each block",
     "separations/engine/tuning/tuner.py": "`wait` looks before a network is compiled and meanwhile",
     "separations/engine/tuning/benchmark.py": "a process of tuning's",
+    "separations/engine/tuning/trial_process.py": "the answer of that process, a short text",
     "separations/uploads/song_files.py": "the demo: `require_room`",
     "separations/fair_use/incoming_uploads.py": "uploads: `handlers` check before each piece",
     "separations/delivery/encoding_jobs.py": "begins the empty file of an encoding",
+    "separations/delivery/archives.py": "a number for each stem: `check_next`",
 }
 BOUNDED = {
     "separations/audio/sandbox/decoder_slots.py": "one line for each decoder of the machine",
@@ -40,7 +42,9 @@ OPERATORS = {
     "stemsite/setup/packages.py": "make",
     "stemsite/setup/torch_build.py": "make",
     "stemsite/setup/dependencies.py": "make",
-    "stemsite/setup/javascript_tools.py": "make",
+    "stemsite/setup/lock.py": "make",
+    "stemsite/setup/steps.py": "make",
+    "stemsite/setup/virtual_environment.py": "make",
     "stemsite/setup/messages.py": "make",
 }
 WRITING = (

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -41,9 +43,31 @@ def real_site(tmp_path_factory: pytest.TempPathFactory, real_store: Path) -> Ite
         yield site
 
 
+class EmptyPage(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="session")
-def small_site(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Site]:
+def other_origin() -> Iterator[str]:
+    """The origin of an empty page, which `small_site` allows to use its API."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyPage) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_site(
+    tmp_path_factory: pytest.TempPathFactory, small_store: Path, other_origin: str
+) -> Iterator[Site]:
     settings = {"MODEL_DIR": str(small_store), "DEFAULT_MODEL": "tiny", "MAX_UPLOAD_MB": "2"}
+    settings["CORS_ALLOWED_ORIGINS"] = other_origin
     with running(tmp_path_factory.mktemp("small"), **settings) as site:
         yield site
 

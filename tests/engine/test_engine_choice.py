@@ -1,5 +1,6 @@
 """The engine is chosen by measurement, once, and never at the cost of a job."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from separations.engine.options import Options
 from separations.engine.process import worker
 from separations.engine.process.engine_process import EngineProcess
 from separations.engine.process.engine_protocol import Done, Request
-from separations.engine.tuning import benchmark, tuner
+from separations.engine.tuning import benchmark, progress, tuner
+from separations.engine.tuning.trial_process import Task, Wait
+from separations.engine.weights import checksums
 from separations.engine.weights.store import read_model
 from tests.support import sounds
 
@@ -146,13 +149,26 @@ def test_without_openvino_torch_does_the_work(
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('no such instruction set')")
     monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    chosen = tuner.choose(small_store, tmp_path / "engines", WITH_OPENVINO, no_wait)
+    assert chosen.plan == IN_TORCH
+    assert "no such instruction set" in chosen.trials[-1].problem
+
+
+def test_a_song_never_waits_for_its_machine_to_be_measured(
+    tmp_path: Path, small_store: Path, measured: Path
+) -> None:
+    """The engine that is found in the end takes the songs after that."""
     with EngineProcess() as engine:
         done, _stems = run(engine, small_store, tmp_path, WITH_OPENVINO)
-    assert done.engine == "torch float32"
-    (folder,) = (tmp_path / "engines").glob("tiny-*")
-    kept = engine_choice.read_choice(folder)
-    assert kept is not None
-    assert "no such instruction set" in kept.trials[-1].problem
+        assert done.engine == "torch float32"
+        assert not (tmp_path / "engines").exists()
+        pid = engine.pid
+        shutil.copytree(measured, tmp_path / "engines")
+        request = Request("", "", str(small_store), str(tmp_path / "engines"), WITH_OPENVINO, 0)
+        assert engine.load(request, 60.0, lambda: True) == "openvino float32"
+        done, _stems = run(engine, small_store, tmp_path, WITH_OPENVINO)
+        assert done.engine == "openvino float32"
+        assert engine.pid == pid
 
 
 def test_a_candidate_that_crashes_is_out(
@@ -247,6 +263,96 @@ def test_bfloat16_is_tried_where_the_cpu_has_it(
     engine_choice._cpu_field.cache_clear()
 
 
+def test_the_best_guess_is_torch_in_the_format_that_the_cpu_multiplies(
+    small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = read_model(small_store, "tiny")
+    half = Plan(TORCH, BFLOAT16)
+
+    def guess(options: Options) -> Plan:
+        return engine_choice.best_guess(model, options)
+
+    monkeypatch.setattr(engine_choice, "cpu_multiplies_bfloat16", lambda: True)
+    assert guess(AUTO) == IN_TORCH, "what bfloat16 does to unknown weights has to be measured"
+    monkeypatch.setattr(checksums, "was_known", lambda _model: True)
+    assert guess(AUTO) == half
+    assert guess(replace(AUTO, precision="float32")) == IN_TORCH
+    assert guess(replace(AUTO, device="cuda")) == IN_TORCH
+    assert engine_choice.best_guess(read_model(small_store, "tiny_mdx"), AUTO) == IN_TORCH
+    monkeypatch.setattr(engine_choice, "cpu_multiplies_bfloat16", lambda: False)
+    assert guess(AUTO) == guess(WITH_OPENVINO) == IN_TORCH
+
+
+def test_measuring_that_gave_way_goes_on_from_there(
+    tmp_path: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GaveWay(Exception):
+        pass
+
+    tried: list[Plan] = []
+    reports: list[float] = []
+
+    def trial(task: Task, wait: Wait) -> Trial:
+        wait()
+        if task.step == "measure":
+            tried.append(task.plan)
+            if len(tried) == 2:
+                return Trial(task.plan, problem="no result after 300 s")
+        return Trial(task.plan, 3.0 - task.plan.streams, 90.0)
+
+    def until(number: int) -> Wait:
+        def wait() -> None:
+            if len(tried) == number:
+                raise GaveWay
+
+        return wait
+
+    monkeypatch.setattr(tuner, "run_trial", trial)
+    monkeypatch.setattr(tuner, "_store", lambda made, wanted: None)
+    options = replace(WITH_OPENVINO, threads=2)
+    plans = [IN_TORCH, IN_OPENVINO, Plan(OPENVINO, FLOAT32, 2)]
+    for number in (1, 3):
+        with pytest.raises(GaveWay):
+            tuner.choose(small_store, tmp_path, options, until(number))
+        assert tried == plans[:number], "what was tried is not tried again"
+    chosen = tuner.choose(
+        small_store, tmp_path, options, no_wait, report=lambda share, _left: reports.append(share)
+    )
+    assert tried == [*plans, IN_OPENVINO], "what failed then may work by now"
+    assert chosen.plan == plans[-1]
+    assert {each.plan for each in chosen.trials} == set(plans)
+    assert reports == sorted(reports)
+    assert reports[-1] == 1.0
+    assert [path.name for path in tmp_path.glob("*/*")] == [engine_choice.FILE_NAME]
+
+
+def test_without_float32_in_torch_nothing_is_measured_or_stored(
+    tmp_path: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are compared with it; on a machine that is busy with something else, say."""
+    monkeypatch.setattr(tuner, "run_trial", lambda task, _wait: Trial(task.plan, problem="late"))
+    with pytest.raises(OSError, match="torch float32: late"):
+        tuner.choose(small_store, tmp_path, WITH_OPENVINO, no_wait)
+    assert tuner.known(small_store, tmp_path, WITH_OPENVINO) is None
+
+
+def test_progress_is_told_in_words_that_never_go_back() -> None:
+    log = io.StringIO()
+    with progress.shown("Measuring", log) as report:
+        clock = progress.Clock(100.0, report)
+        for usual in (20.0, 40.0, 40.0):
+            clock.begin(usual)
+            clock.end()
+    assert log.getvalue() == (
+        "Measuring: 0%, about 2 minutes left\n"
+        "Measuring: 20%, a few seconds left\n"
+        "Measuring: 60%, a few seconds left\n"
+        "Measuring: 100%, a few seconds left\n"
+    )
+    assert progress.in_words(37) == "about 40 seconds left"
+    assert progress.in_words(58) == "about a minute left"
+
+
 def test_a_choice_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     for text in ("", "{}", json.dumps({"plan": {"engine": "abacus"}})):
         (tmp_path / engine_choice.FILE_NAME).write_text(text)
@@ -262,6 +368,7 @@ def test_a_failure_that_may_have_passed_is_tried_again_a_day_later(
     later = time.time() + engine_choice.TRY_AGAIN_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
     assert engine_choice.read_choice(tmp_path) is None
+    assert engine_choice.read_choice(tmp_path, old=True) is not None, "good until then"
     refused = [Trial(IN_TORCH, 4.0), Trial(IN_OPENVINO, 1.0, 12.0, problem="too far off")]
     engine_choice.write_choice(tmp_path, refused, AUTO)
     monkeypatch.setattr(time, "time", lambda: 2 * later)

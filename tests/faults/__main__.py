@@ -100,6 +100,9 @@ def play(plan: Plan, kills: int, seed: int, folder: Path, store: Path) -> dict[s
     }
     if plan.model == "tiny":
         environment["MODEL_DIR"] = str(store)
+    # As `make run` does; else the first songs would be those of another engine.
+    measure = ["manage.py", "models", plan.model, "--measure", "--if-missing"]
+    subprocess.run([sys.executable, *measure], cwd=ROOT, env=environment, check=True)
     command = [sys.executable, "-m", "tests.faults.scenario", plan.name, str(kills), str(seed)]
     command += [str(plan.consumers), plan.model]
     with contextlib.ExitStack() as stack:

@@ -17,10 +17,13 @@ import av
 import numpy as np
 import soundfile
 
-from tests.support import sounds
+from tests.support import containers, sounds
 
 CORPUS = Path(__file__).with_name("corpus")
-EXTENSIONS = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac")
+EXTENSIONS = (
+    *(".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aifc", ".caf", ".w64"),
+    *(".wma", ".mp4", ".mov", ".3gp", ".mkv", ".mka", ".webm", ".wv"),
+)
 ODD_NUMBERS = (
     0,
     1,
@@ -36,6 +39,14 @@ ODD_NUMBERS = (
     2**32 - 1,
 )
 HOURS = 10 * 3600
+# Of Matroska: header, segment, tracks, cues, cluster; of ASF: data, properties, index.
+BINARY_MARKS = tuple(
+    bytes.fromhex(mark)
+    for mark in (
+        *("1a45dfa3", "18538067", "1654ae6b", "1c53bb6b", "1f43b675"),
+        *("3626b2758e66cf11", "a1dcab8c47a9cf11", "90080033b1e5cf11"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,41 @@ def valid(folder: Path) -> dict[str, bytes]:
     sounds.encode(folder / "alac.m4a", short, "alac")
     sounds.encode(folder / "adts.aac", short, "aac")
     _film(folder / "film.m4a")
+    _rarer(folder, short)
     found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     found["cover.mp3"] = _with_cover(found["tagged.mp3"])
+    found["behind.mp3"] = found["tagged.mp3"] + ape_tag(bytes(range(256)) * 20)
+    found["joined.mp3"] = found["cover.mp3"] + found["slow.mp3"]
+    found["chained.ogg"] = found["vorbis.ogg"] + found["opus.opus"] + found["flac.oga"]
     return found
+
+
+def _rarer(folder: Path, short: sounds.Samples) -> None:
+    """What studios, phones and radio recorders write."""
+    for name in ("song.aiff", "song.caf", "song.w64"):
+        soundfile.write(folder / name, short.T, sounds.RATE)
+    for name, data in {
+        "rifx.wav": containers.wav(short, mark=b"RIFX"),
+        "rf64.wav": containers.rf64(short),
+        "piped.wav": containers.wav(short, 0x7FFFF000, 0x7FFFF024),
+        "wide.wav": containers.wav_of_wide_words(short, 24, 32),
+    }.items():
+        (folder / name).write_bytes(data)
+    film, eight = containers.film, sounds.music(0.6, 8_000, channels=1)
+    film(folder / "alac.caf", [("alac", short)], container="caf")
+    film(folder / "compressed.aifc", [("pcm_alaw", short)], container="aiff")
+    film(folder / "old.wma", [("wmav1", short)], container="asf")
+    film(folder / "film.wma", [("wmav2", short)], container="asf", pictures=3)
+    film(folder / "film.mkv", [("ac3", short), ("aac", short)], default=1, pictures=5)
+    film(folder / "sound.mka", [("pcm_s24le", short)], container="matroska")
+    film(folder / "opus.webm", [("libopus", sounds.music(0.6, 48_000))], rate=48_000)
+    film(folder / "film.mov", [("pcm_s16be", short), ("eac3", short)], pictures=5)
+    film(folder / "ima.mov", [("adpcm_ima_qt", short)])
+    film(folder / "pieces.mp4", [("aac", short)], movflags="frag_keyframe+empty_moov")
+    film(folder / "phone.3gp", [("libopencore_amrnb", eight)], container="3gp", rate=8_000)
+    film(folder / "song.wv", [("wavpack", short)])
+    film(folder / "flac.oga", [("flac", short)], container="ogg")
+    sounds.encode(folder / "slow.mp3", eight[:, :4_000], "libmp3lame", 8_000, "mono")
 
 
 def _film(path: Path) -> None:
@@ -85,6 +128,14 @@ def _film(path: Path) -> None:
         sound.sample_rate = sounds.RATE
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
+
+
+def ape_tag(picture: bytes) -> bytes:
+    """An APEv2 tag with a cover, as it stands behind an MP3's last frame."""
+    item = struct.pack("<II", len(picture), 2) + b"Cover Art (Front)\0" + picture
+    head = b"APETAGEX" + struct.pack("<IIII", 2_000, len(item) + 32, 1, 0xA0000000) + bytes(8)
+    foot = b"APETAGEX" + struct.pack("<IIII", 2_000, len(item) + 32, 1, 0x80000000) + bytes(8)
+    return head + item + foot
 
 
 def _with_cover(mp3: bytes) -> bytes:
@@ -122,6 +173,8 @@ def _wrong_length(data: bytearray, rng: random.Random, _others: list[bytes]) -> 
     """A number in a header, a box or a chunk that is not true."""
     heads = [data.find(mark) for mark in (b"fmt ", b"data", b"moov", b"stsz", b"stco", b"mdhd")]
     heads += [data.find(mark) for mark in (b"stts", b"stsd", b"OggS", b"fLaC", b"ID3", b"Xing")]
+    heads += [data.find(mark) for mark in (b"COMM", b"SSND", b"desc", b"pakt", b"ds64", b"trun")]
+    heads += [data.find(mark) for mark in (b"elst", b"wvpk", b"APETAGEX", *BINARY_MARKS)]
     found = [head for head in heads if head >= 0] or [0]
     place = max(0, rng.choice(found) + rng.randrange(-4, 40))
     order, number = rng.choice("<>"), rng.choice((*ODD_NUMBERS, len(data), len(data) + 1))
@@ -363,6 +416,42 @@ def _long(rng: random.Random, songs: dict[str, bytes], _bait: Bait) -> tuple[str
     return "long.flac", packed.getvalue()
 
 
+def _index_bomb(rng: random.Random, songs: dict[str, bytes], _bait: Bait) -> tuple[str, bytes]:
+    """Indexes with more entries than any song has, or than the file has bytes."""
+    many = rng.choice((100_000, 2**31 - 1, 2**63 - 1))
+    how = rng.randrange(4)
+    if how == 0:  # the sizes of a CAF's packets
+        pakt = struct.pack(">QQII", many, many, 0, 0) + rng.randbytes(1) * 200_000
+        chunk = b"pakt" + struct.pack(">Q", len(pakt)) + pakt
+        data = songs["alac.caf"]
+        place = data.index(b"data")
+        return "index.caf", data[:place] + chunk + data[place:]
+    if how == 1:  # Matroska's cues: a time and a place each
+        cue = bytes.fromhex("bb8bb38101b786f78101f18101")
+        cues = cue * 50_000
+        size = (1 << 56 | len(cues)).to_bytes(8, "big")
+        data = songs["film.mkv"]
+        place = data.index(bytes.fromhex("1f43b675"))
+        return "index.mkv", data[:place] + bytes.fromhex("1c53bb6b") + size + cues + data[place:]
+    if how == 2:  # fragments of an MP4
+        place = songs["pieces.mp4"].index(b"moof") - 4
+        data = songs["pieces.mp4"]
+        return "index.mp4", data[:place] + data[place:] * 200
+    size = struct.pack("<Q", many)  # an ASF's index
+    index = bytes.fromhex("90080033b1e5cf1189f400a0c90349cb") + size + rng.randbytes(20_000)
+    return "index.wma", songs["film.wma"] + index
+
+
+def _changing(rng: random.Random, songs: dict[str, bytes], _bait: Bait) -> tuple[str, bytes]:
+    """Files joined of many, each with another rate, other channels or another codec."""
+    if rng.random() < 0.5:
+        names = [rng.choice(("tagged.mp3", "slow.mp3", "behind.mp3")) for _ in range(30)]
+        return "changing.mp3", b"".join(songs[name] for name in names)
+    names = [rng.choice(("vorbis.ogg", "opus.opus", "flac.oga")) for _ in range(20)]
+    links = [songs[name][: rng.choice((None, None, 3_000))] for name in names]
+    return "changing.ogg", b"".join(links)
+
+
 MADE: dict[str, Callable[[random.Random, dict[str, bytes], Bait], tuple[str, bytes]]] = {
     "odd WAV header": _odd_wav,
     "NaN and infinity": _no_numbers,
@@ -374,6 +463,8 @@ MADE: dict[str, Callable[[random.Random, dict[str, bytes], Bait], tuple[str, byt
     "polyglot or bomb": _polyglot,
     "next to nothing": _empty,
     "long": _long,
+    "index bomb": _index_bomb,
+    "changing": _changing,
 }
 
 

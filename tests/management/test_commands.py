@@ -131,10 +131,10 @@ def test_models_are_listed_with_what_was_measured(
     assert run("models")[0].count("not measured yet") == 3  # of four; one is of an older kind
     settings.MODEL_DIR = tmp_path / "models"
     shutil.copytree(small_store / "tiny", settings.MODEL_DIR / "tiny")
-    seconds = iter((1.5, 0.75))
+    seconds = iter((1.5, 0.75, 1.5))
 
     def measure(
-        _model: object, _store: object, folder: Path, options: Options, _wait: object
+        _model: object, _store: object, folder: Path, options: Options, *_others: object
     ) -> Choice:
         """As tests/engine/test_engine_choice.py does for real; that takes half a minute."""
         trials = [
@@ -148,7 +148,13 @@ def test_models_are_listed_with_what_was_measured(
     assert "not measured yet" not in out
     assert re.search(r"tiny on .+, openvino float32: 1\.50? s a chunk, 90 dB from float32", out)
     assert run("models")[0] == out
+    assert run("models", "--measure", "--if-missing") == ("", "")
     assert "openvino float32: 0.75 s" in run("models", "--measure")[0], "whatever is known already"
+    shutil.rmtree(settings.ENGINE_DIR)
+    out, _error = run("models", "tiny", "--measure", "--if-missing")
+    assert out == "tiny runs with openvino float32 here\n"
+    with pytest.raises(CommandError, match="Not installed: huge"):
+        run("models", "huge")
 
 
 def test_models_are_fetched_from_a_folder(

@@ -108,7 +108,7 @@ def test_every_setting_is_in_the_documents() -> None:
     read = set()
     for name in ("settings.py", "web_server.py"):
         text = (ROOT / "stemsite" / name).read_text()
-        helpers = r"env(?:str|int|auto|bool|list|choice|rate|secret|site)"
+        helpers = r"env(?:str|int|auto|bool|list|choice|rate|secret|site|origins)"
         read |= set(re.findall(helpers + r"""\(\s*["'](\w+)["']""", text))
     read |= set(re.findall(r"\$\{?(\w+)", (ROOT / "Procfile").read_text()))
     for path in (ROOT / "stemsite" / "setup").glob("*.py"):

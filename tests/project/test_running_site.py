@@ -56,10 +56,13 @@ def answers_again(site: Site, dead: list[psutil.Process]) -> bool:
 
 
 def test_an_uploaded_song_comes_back_as_stems(site: Site, visitor: Browser, songs: Path) -> None:
+    (engine,) = until(lambda: engines(site))  # started before there is a song, with the model
     song = sounds.music(4.0)
     job = visitor.upload(sounds.wav(songs / "Früh am Morgen.wav", song))
     until(lambda: ended(site, job))
     assert site.job(job)["state"] == "done", site.log.read_text()
+    assert engines(site) == [engine]
+    assert "tiny is loaded for the first song" in site.log.read_text()
     page = visitor.get(f"/songs/{job}")
     assert "Früh am Morgen" in page
     assert page.count("<audio") == 4

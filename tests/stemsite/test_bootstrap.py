@@ -1,16 +1,58 @@
 """The steps of `make run` and the other targets, without setting up once more."""
 
+import http.server
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from stemsite.setup import bootstrap, javascript_tools, packages, paths, steps, torch_build
+from stemsite.setup import (
+    bootstrap,
+    javascript_tools,
+    packages,
+    paths,
+    ready,
+    steps,
+    torch_build,
+)
 from tests.support.sounds import ROOT
+
+
+def test_the_site_is_ready_when_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(((503, {"consumer": "none is heard of", "disk": "ok"}), (200, {})))
+
+    class Probed(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, checks = next(answers)
+            assert self.path == "/readyz"
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps({"checks": checks}).encode())
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(ready, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ready, "PATIENCE_SECONDS", 0.0)
+    with http.server.HTTPServer(("127.0.0.1", 0), Probed) as server:
+        port, server.timeout = str(server.server_port), 10
+        watching = threading.Thread(target=ready.watch, args=("0.0.0.0", port, lambda: True))
+        watching.start()
+        for _ in range(2):
+            server.handle_request()
+        watching.join(10)
+    assert capsys.readouterr().out.splitlines() == [
+        "==> Not ready yet: consumer: none is heard of",
+        f"==> Ready: http://0.0.0.0:{port}",
+    ]
+    assert ready.what_lacks("127.0.0.1", port) == "the web server does not answer"
 
 
 def test_a_failed_step_says_what_to_do(
@@ -140,6 +182,7 @@ def test_npm_packages_are_installed_once_for_each_state_of_their_lock(
     for _ in range(2):  # what failed is tried again
         with pytest.raises(steps.StepFailed, match="NPM_CONFIG_REGISTRY"):
             javascript_tools.install_javascript_tools()
+        assert not (tmp_path / "node_modules/installed-package-lock").exists()
 
 
 def test_npm_runs_what_it_runs_with_the_node_of_the_environment() -> None:

@@ -1,10 +1,12 @@
 """Static files as they are served: collected, under hashed names."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.files.base import ContentFile
 from django.core.management import call_command
 from pytest_django import Settings
 
@@ -47,3 +49,21 @@ def test_a_changed_module_changes_the_names_of_those_that_import_it(
         call_command("collectstatic", "--noinput", "-v0")
         urls.append(staticfiles_storage.url("js/page.js"))
     assert urls[0] != urls[1]
+
+
+def test_a_file_that_was_not_written_to_its_end_is_not_there(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """It would be newer than its source, so the next `collectstatic` would leave it as it is."""
+    settings.STATIC_ROOT = tmp_path
+
+    class Killed(ContentFile):  # type: ignore[type-arg]
+        def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+            yield b"half"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        staticfiles_storage.save("page.css", Killed(b""))
+    assert not staticfiles_storage.exists("page.css")
+    staticfiles_storage.save("page.css", ContentFile(b"whole"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"page.css": b"whole"}

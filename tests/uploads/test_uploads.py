@@ -43,9 +43,7 @@ def files(*names: str, content: bytes = b"words") -> list[SimpleUploadedFile]:
     return [SimpleUploadedFile(name, content) for name in names]
 
 
-@pytest.mark.parametrize(
-    "name", ["a.exe", "a.wav.exe", "noextension", ".mp3", "a.mp3.", "a.\u202emp3x"]
-)
+@pytest.mark.parametrize("name", ["a.exe", "a.wav.exe", "a.PDF", "a.mid", "a.ape"])
 def test_other_kinds_of_files_never_see_the_disk(
     visitor: Client, written: list[str], name: str
 ) -> None:
@@ -53,6 +51,35 @@ def test_other_kinds_of_files_never_see_the_disk(
     assert answer.status_code == 415
     assert "Files of this kind are not taken" in answer.content.decode()
     assert written == []
+
+
+NAMES = ("blob", "noextension", ".mp3", "a.mp3.", "a.\u202emp3x", "x.bin", "song.2024 mix", "1. A")
+
+
+def test_names_that_say_nothing_are_judged_by_their_content(
+    visitor: Client, tmp_path: Path, settings: Settings
+) -> None:
+    songs = {
+        "wav": sounds.wav(tmp_path / "s.wav", sounds.music(0.2)).read_bytes(),
+        "aiff": sounds.wav(tmp_path / "s.aiff", sounds.music(0.2)).read_bytes(),
+    }
+    settings.ALLOWED_EXTENSIONS = [".wav", ".mp3"]
+    for name in NAMES:
+        answer = visitor.post("/", {"file": files(name, content=songs["wav"]), **CHOICE})
+        assert answer.status_code == 302, name
+    assert {each.title for each in Upload.objects.all()} >= {"song.2024 mix", "1. A", "blob"}
+    for content, told in (
+        (songs["aiff"], "Files of this kind are not taken. Send one of these: WAV, MP3."),
+        (b"words", "This is not an audio file"),
+    ):
+        answer = visitor.post("/", {"file": files("blob", content=content), **CHOICE})
+        assert answer.status_code == 415
+        assert told in answer.content.decode()
+    answer = visitor.post("/", {"file": files("a.aiff", content=songs["aiff"]), **CHOICE})
+    assert "Files of this kind are not taken" in answer.content.decode()
+    settings.ALLOWED_EXTENSIONS = [".wav", ".mp3", ".aif"]
+    answer = visitor.post("/", {"file": files("blob", content=songs["aiff"]), **CHOICE})
+    assert answer.status_code == 302
 
 
 def test_other_fields_never_see_the_disk(visitor: Client, written: list[str]) -> None:

@@ -19,6 +19,8 @@ from django.utils import timezone, translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from standardwebhooks import Webhook
 
+from separations.api import named_values
+from separations.api.webhook_schemas import WebhookCall
 from separations.errors import user_messages
 from separations.errors.fault import Fault
 from separations.jobs import lifecycle, ownership
@@ -133,7 +135,11 @@ def test_a_call_says_how_a_song_ended_and_is_signed(
 
 
 def told_of(job: Job) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(job.deliveries.get().body)["data"]
+    """What a job's call says, which is as the API describes it."""
+    body = job.deliveries.get().body
+    call = WebhookCall.model_validate_json(body, extra="forbid")
+    assert call.type in named_values.EVENTS
+    data: dict[str, Any] = json.loads(body)["data"]
     return data
 
 

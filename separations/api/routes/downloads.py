@@ -9,7 +9,8 @@ from ninja import Query, Router
 
 from separations.access import permissions
 from separations.api import schemas
-from separations.api.openapi import binary_response, problem_responses
+from separations.api.descriptions import BYTES
+from separations.api.openapi import SOUND, file_responses, problem_responses
 from separations.api.serializers import status_name
 from separations.audio.encoding.formats import Format, read_format, read_rate
 from separations.audio.mixing.gain_laws import FARTHEST, LOUDEST, UNITY
@@ -24,7 +25,8 @@ Wanted = Annotated[schemas.Wanted, Query(...)]
 @router.get(
     "/separate/{uuid:task_id}/stems/{slug:stem_name}",
     response={**problem_responses(401, 404, 409, 410, 416, 422, 429, 503)},
-    openapi_extra=binary_response("audio/*", {206: "A range of it.", 304: "Not changed."}),
+    openapi_extra=file_responses("The stem.", *SOUND),
+    operation_id="downloadStem",
     url_name="stem",
     summary="Download a stem",
     tags=["Downloads"],
@@ -38,13 +40,14 @@ def stem(
     span = time_range.span_of(job, wanted.start, wanted.stop)
     format, bit_rate, rate = _format(wanted, job)
     download = downloads.of_stem(found, format, bit_rate, span, rate)
-    return responses.send(request, download, attach=True)
+    return _as_accepted(request, responses.send(request, download, attach=True))
 
 
 @router.get(
     "/separate/{uuid:task_id}/mixdown",
     response={**problem_responses(401, 404, 409, 410, 416, 422, 429, 503)},
-    openapi_extra=binary_response("audio/*", {206: "A range of it.", 304: "Not changed."}),
+    openapi_extra=file_responses("The mix.", *SOUND),
+    operation_id="downloadMix",
     url_name="mixdown",
     summary="Download a mix",
     tags=["Downloads"],
@@ -67,22 +70,33 @@ def mixdown(
     job = _finished(request, task_id)
     span = time_range.span_of(job, wanted.start, wanted.stop)
     download = downloads.of_mix(job, mix, span, *_format(wanted, job))
-    return responses.send(request, download, attach=True)
+    return _as_accepted(request, responses.send(request, download, attach=True))
 
 
 @router.get(
     "/separate/{uuid:task_id}/archive",
-    response={**problem_responses(401, 404, 409, 410, 422, 429, 503)},
-    openapi_extra=binary_response("application/zip"),
+    response={**problem_responses(401, 404, 409, 410, 416, 422, 429, 503)},
+    openapi_extra=file_responses("The ZIP.", "application/zip"),
+    operation_id="downloadArchive",
     url_name="archive",
     summary="Download all stems as a ZIP",
     tags=["Downloads"],
 )
 def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpResponseBase:
+    """All of one format, whole or a time range."""
     job = _finished(request, task_id)
     span = time_range.span_of(job, wanted.start, wanted.stop)
     format, bit_rate, rate = _format(wanted, job)
-    return responses.send_archive(request, job, format, bit_rate, span, rate)
+    response = responses.send_archive(request, job, format, bit_rate, span, rate)
+    return _as_accepted(request, response)
+
+
+def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Call a file bytes for clients that take nothing else, as some generated ones do."""
+    kind = response.headers.get("Content-Type", "")
+    if kind and not request.accepts(kind) and request.accepts(BYTES):
+        response.headers["Content-Type"] = BYTES
+    return response
 
 
 def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:

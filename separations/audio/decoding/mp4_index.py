@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from separations.audio.decoding.source import size_of
+from separations.audio.decoding.file_view import size_of
 from separations.errors.fault import Fault
 
 # Ten hours of AAC at 44.1 kHz; all the tracks of a film of two hours have half of it.
@@ -26,6 +26,8 @@ TABLES = {
     **dict.fromkeys((b"stts", b"ctts", b"stsc", b"stco", b"co64", b"stss", b"stps", b"elst"), 4),
     **{b"trun": 4, b"stsz": 8, b"stz2": 8, b"tfra": 12},
 }
+# Descriptions of encrypted sound: MPEG's (ISO/IEC 14496-12, 8.12) and Apple's.
+ENCRYPTED = (b"enca", b"drms")
 HEAD_BYTES = 28  # of a table: enough for the number, and for the first entry of stts
 
 Read = Callable[[int, int], bytes]  # so many bytes from there on, fewer at the end
@@ -35,7 +37,7 @@ def check_index(file: int) -> None:
     """Check that no table in the open file has more entries than a song's.
 
     Raises:
-        Fault: absurd_index.
+        Fault: absurd_index; protected where sound is encrypted.
     """
     index = _Index()
     index.scan(lambda start, size: os.pread(file, size, start), 0, size_of(file))
@@ -64,6 +66,8 @@ class _Index:
                 elif kind in PARENTS:
                     pending += [(stop, end), (inside, stop)]  # first what is in it
                     break
+                elif kind == b"stsd" and read(inside + 12, 4) in ENCRYPTED:
+                    raise Fault("protected")
                 elif kind in TABLES:
                     self._count(kind, read(inside, HEAD_BYTES))
 

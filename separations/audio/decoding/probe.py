@@ -4,11 +4,11 @@ This runs in the sandbox (`audio.sandbox.worker`), started by `audio.sandbox.dec
 """
 
 import hashlib
-import os
 
+import av
 import numpy as np
 
-from separations.audio.decoding.source import MIN_SECONDS, FloatFrames, open_source, size_of
+from separations.audio.decoding.source import MIN_SECONDS, FloatFrames, open_source
 from separations.audio.info import CHANNELS, AudioInfo
 from separations.audio.level_limits import HIGHEST_LEVEL, check_song
 from separations.errors.fault import Fault
@@ -16,8 +16,6 @@ from separations.errors.fault import Fault
 # Samples of all channels in a second, on average over the longest song: 192 kHz in stereo, or
 # 48 kHz in 7.1. A megabyte of silence may hold five times as many, a minute's work for a decoder.
 SAMPLES_A_SECOND = 384_000
-# A file that states its length may fall short of it by encoder padding, not by more than this.
-SHORTFALL_SECONDS = 1.0
 
 
 def probe(file: int, max_seconds: float) -> AudioInfo:
@@ -28,47 +26,78 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
 
     Raises:
         Fault: whatever `open_source` raises, and too_long, too_short, truncated, not_finite,
-            too_much_sound, too_loud, damaged, rate_changes or channels_change.
+            too_much_sound, too_loud or damaged.
     """
-    digest = hashlib.sha256()
-    frames = 0
-    as_float = FloatFrames()
+    frames = values = 0
     with open_source(file) as source:
-        rate, channels = source.rate, source.layout.nb_channels
+        rate, identity = source.rate, _Identity(source.rate, source.layout)
         for frame in source.frames():
+            channels = frame.layout.nb_channels
             frames += frame.samples
+            values += frame.samples * channels
             if frames > max_seconds * rate:
                 raise Fault("too_long", max_minutes=f"{max_seconds / 60:.3g}")
-            if frames * channels > max_seconds * SAMPLES_A_SECOND:
+            if values > max_seconds * SAMPLES_A_SECOND:
                 raise _too_much_sound(rate, channels, max_seconds)
-            samples = as_float.convert(frame)
-            is_double = frame.format.name.startswith("dbl")
-            check_song(samples, HIGHEST_LEVEL, from_double=is_double)
-            # Interleaved, so that the identity does not depend on how the codec cuts its frames.
-            digest.update(np.ascontiguousarray(samples.T).tobytes())
+            identity.add(frame)
+        if source.is_cut(frames / rate):
+            raise Fault("truncated", read=round(frames / rate))
+        if source.gave_up:
+            raise Fault("damaged")
         if frames < MIN_SECONDS * rate:
             raise Fault("too_short", min_seconds=MIN_SECONDS)
-        stated = source.stated_seconds
-        seconds = frames / rate
-        short = stated is not None and stated - seconds > max(SHORTFALL_SECONDS, 0.01 * stated)
-        is_cut = CUT_CHECKS.get(source.container.format.name, lambda _file: False)
-        if short or is_cut(file):
-            raise Fault("truncated", read=round(seconds))
         tags = {**source.container.metadata, **source.stream.metadata}
         tags = {key.lower(): _clean(value) for key, value in tags.items()}
-        # How it is folded down.
-        layout = "" if channels <= CHANNELS else f"/{source.layout.name}"
-        digest.update(f"{rate}/{channels}{layout}".encode())
         return AudioInfo(
-            container=source.container.format.name.split(",")[0],
+            container=source.container_name,
             codec=source.stream.codec_context.name,
             sample_rate=rate,
-            channels=channels,
+            channels=identity.most_channels,
             frames=frames,
             title=tags.get("title", ""),
             artist=tags.get("artist", ""),
-            samples_sha256=digest.hexdigest(),
+            samples_sha256=identity.digest(),
         )
+
+
+class _Identity:
+    """The hash of a song's samples, which checks their level as they come."""
+
+    def __init__(self, rate: int, layout: av.AudioLayout) -> None:
+        self._form = f"{rate}/{_name(layout)}"
+        self._name = _name(layout)
+        self.most_channels = layout.nb_channels
+        self._samples, self._frames = hashlib.sha256(), 0
+        self._changes = hashlib.sha256()  # of channels, on the way
+        self._has_changed = False
+        self._as_float = FloatFrames()
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Raises Fault: not_finite or too_loud."""
+        name = _name(frame.layout)
+        if name != self._name:
+            self._name, self._has_changed = name, True
+            self._changes.update(f"{self._frames}/{name};".encode())
+            self.most_channels = max(self.most_channels, frame.layout.nb_channels)
+        samples = self._as_float.convert(frame)
+        check_song(samples, HIGHEST_LEVEL, from_double=frame.format.name.startswith("dbl"))
+        # Interleaved, so that the identity does not depend on how the codec cuts its frames.
+        self._samples.update(np.ascontiguousarray(samples.T).tobytes())
+        self._frames += frame.samples
+
+    def digest(self) -> str:
+        """In hexadecimal. A row of left and right is not a mono song of twice the length."""
+        found = self._samples.copy()
+        found.update(self._form.encode())
+        if not self._has_changed:
+            return found.hexdigest()
+        return hashlib.sha256(found.digest() + self._changes.digest()).hexdigest()
+
+
+def _name(layout: av.AudioLayout) -> str:
+    """The channels' number, and for more than two how they are folded down."""
+    channels = layout.nb_channels
+    return f"{channels}" if channels <= CHANNELS else f"{channels}/{layout.name}"
 
 
 def _too_much_sound(rate: int, channels: int, max_seconds: float) -> Fault:
@@ -80,24 +109,3 @@ def _clean(text: str) -> str:
     """A tag as one printable line of at most 200 characters."""
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())[:200]
-
-
-def _last_ogg_page_is_cut(file: int) -> bool:
-    """Ogg states no length, but its last page how many bytes that has (RFC 3533, 6)."""
-    largest_page = 27 + 255 + 255 * 255
-    tail = os.pread(file, largest_page, max(0, size_of(file) - largest_page))
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    segments = page[26]
-    return len(page) < 27 + segments + sum(page[27 : 27 + segments])
-
-
-def _riff_is_cut(file: int) -> bool:
-    """A RIFF file states its size, from byte 8 on; 0 and the largest number mean unknown."""
-    stated = int.from_bytes(os.pread(file, 4, 4), "little")
-    return stated not in (0, 0xFFFFFFFF) and size_of(file) < 8 + stated - 1
-
-
-# FFmpeg computes the length of these from the bytes present, so it cannot find that some are lost.
-CUT_CHECKS = {"ogg": _last_ogg_page_is_cut, "wav": _riff_is_cut}

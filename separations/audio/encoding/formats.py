@@ -127,6 +127,16 @@ class Format:
         return not (isinstance(self.encoder, FFmpegFile) and self.encoder.moves_back)
 
     @property
+    def sample_rates(self) -> tuple[int, ...]:
+        """In Hz, those that its files can have; none where these are all."""
+        match self.encoder:
+            case ConstantRateMp3():
+                return MP3_RATES
+            case FFmpegFile(rates=rates):
+                return rates
+        return ()
+
+    @property
     def short_name(self) -> str:
         """What tells it from other formats of its extension, in the names of files."""
         match self.encoder:

@@ -4,6 +4,7 @@ In WAV the position of every sample is known, so any range of bytes is made on r
 formats are encoded as a whole, into a file.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ DS64_BYTES = 8 + 28
 def common_gain(peaks: list[float]) -> float:
     """The one gain that keeps every stem of a track within full scale, 1 where none exceeds it."""
     return 1.0 / max(1.0, *peaks)
+
+
+def gain_db(gain: float) -> float:
+    """A gain in decibels, to two decimals."""
+    return round(20 * math.log10(gain), 2) + 0.0  # not -0.0
 
 
 def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:

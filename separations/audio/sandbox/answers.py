@@ -32,9 +32,11 @@ FAULTS = {
     "damaged": (),
     "absurd_index": ("entries", "most"),
     "too_much_memory": (),
-    "rate_changes": (),
-    "channels_change": (),
+    "codec_not_read": ("codec",),
+    "protected": (),
 }
+# Numbers, and names of codecs as "Monkey's Audio".
+PARAM = re.compile(r"[0-9.e+-]{1,20}|[A-Za-z0-9][A-Za-z0-9' ._-]{0,19}")
 
 
 def implausible(what: str) -> Fault:
@@ -62,7 +64,7 @@ def _fault(found: dict[str, Any]) -> Fault:
         return implausible("fault")
     if set(params) != set(FAULTS[code]):
         return implausible("fault")
-    if not all(re.fullmatch(r"[0-9.e+-]{1,20}", str(value)) for value in params.values()):
+    if not all(PARAM.fullmatch(str(value)) for value in params.values()):
         return implausible("fault")
     return Fault(code, **params)
 

@@ -11,7 +11,7 @@ output are open. From then on the process can compute, read the song and answer,
   connect, execve, clone, ptrace and kill; memory cannot be made executable. No call on the list
   takes a path, so that not even the existence of a file can be asked (Landlock does not cover stat,
   and its errors differ). newfstatat is missing for that reason, and with it os.fstat on many
-  systems: see `separations.audio.decoding.source.size_of`.
+  systems: see `separations.audio.decoding.file_view.size_of`.
 
 Landlock and seccomp are Linux', and each holds without the other. Where one is missing (another
 system or processor, an old kernel, a container that forbids it) the rest still holds, and `enter`

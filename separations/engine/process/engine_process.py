@@ -11,7 +11,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import IO, cast
 
@@ -22,6 +23,7 @@ from separations.engine.process.engine_protocol import (
     PING,
     Done,
     Failed,
+    Loaded,
     Message,
     Progress,
     Ready,
@@ -94,6 +96,30 @@ class EngineProcess:
             Fault: what the engine reports; out_of_memory or engine_died when the process ends on
                 its own, engine_unavailable when it does not begin.
         """
+        with closing(self._answers(request, tick)) as answers:
+            for message in answers:
+                if isinstance(message, Loaded):
+                    raise Fault("engine_error", reason="no answer")
+                yield message
+
+    def load(self, request: Request, tick: float, go_on: Callable[[], bool]) -> str:
+        """Load the networks for the songs to come; returns what runs them, in words.
+
+        Args:
+            go_on: asked every `tick` seconds; if it says no, the process is killed and "" returned.
+
+        Raises:
+            Fault: as `run` does.
+        """
+        with closing(self._answers(replace(request, load_only=True), tick)) as answers:
+            for message in answers:
+                if isinstance(message, Loaded):
+                    return message.engine
+                if not go_on():
+                    break
+        return ""
+
+    def _answers(self, request: Request, tick: float) -> Generator[Progress | Done | Loaded | None]:
         child, requests = self._start()
         self._kills_before = memory.out_of_memory_kills()
         finished = False
@@ -115,7 +141,7 @@ class EngineProcess:
                 if isinstance(message, Failed):
                     finished = message.code not in FATAL_FAULTS
                     raise _fault_in(message)
-                finished = isinstance(message, Done)
+                finished = isinstance(message, Done | Loaded)
                 if finished:
                     self._pause.reset()
                 yield message

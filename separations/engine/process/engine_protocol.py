@@ -26,6 +26,7 @@ class Request:
     engine_dir: for choices of engines and compiled networks on this machine.
     job: its id, for the log.
     keep_free: bytes of reserve on the disk of `staging`.
+    load_only: load the networks for `options` now, for the songs to come; there is no song.
     decoder_dir: the folder of the decoder slots; "" without a limit on decoders.
     decoders: how many engines on this machine may decode at once.
     """
@@ -40,6 +41,7 @@ class Request:
     keep_free: int = 0
     decoder_dir: str = ""
     decoders: int = 1
+    load_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,13 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """The networks of a request without a song are loaded. engine: what runs them, in words."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """A fault by its code. trace: the traceback, for the operator's log."""
 
@@ -90,9 +99,9 @@ class Ready:
 
 
 PING = "ping"  # a request that only asks whether the engine answers, with torch loaded
-Message = Progress | Done | Failed | Ready
-KINDS: dict[str, type[Progress] | type[Done] | type[Failed] | type[Ready]] = {
-    kind.__name__: kind for kind in (Progress, Done, Failed, Ready)
+Message = Progress | Done | Loaded | Failed | Ready
+KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Progress, Done, Loaded, Failed, Ready)
 }
 
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from separations.engine.engine_choice import OPENVINO, Plan
+from separations.engine import engine_choice
+from separations.engine.engine_choice import OPENVINO, Choice, Plan
 from separations.engine.inference.network import Network
 from separations.engine.options import Options
 from separations.engine.tuning import tuner
@@ -20,7 +21,7 @@ class NetworkCache:
 
     Args:
         engine_dir: where choices of engines and compiled networks are stored.
-        wait: called every other second while the machine is measured or a network compiled.
+        wait: called a few times a second while a network is compiled.
     """
 
     def __init__(
@@ -35,11 +36,17 @@ class NetworkCache:
         self._model_dir, self._engine_dir, self._wait = model_dir, engine_dir, wait
         self._loading = threading.Lock()
         self._networks: dict[int, Network] = {}
-        try:
-            self.plan = tuner.choose(model_dir, engine_dir, options, wait).plan
-        except OSError:
-            logger.warning("The fastest engine cannot be found; torch goes on", exc_info=True)
-            self.plan = Plan()
+        found = self._choice()
+        # A song never waits for its machine to be measured.
+        self.plan = found.plan if found else engine_choice.best_guess(info, options)
+        self._guessed = found is None
+
+    def _choice(self) -> Choice | None:
+        return tuner.known(self._model_dir, self._engine_dir, self._options)
+
+    def is_outdated(self) -> bool:
+        """Whether the machine was measured since its engine was guessed."""
+        return self._guessed and self._choice() is not None
 
     @property
     def side_by_side(self) -> int:

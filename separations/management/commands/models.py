@@ -1,4 +1,4 @@
-"""`manage.py models [--measure]`: list the installed models and the engine that runs each."""
+"""`manage.py models [NAME…] [--measure]`: list the installed models and what runs each of them."""
 
 from argparse import ArgumentParser
 from dataclasses import replace
@@ -7,10 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from separations.engine import engine_choice
 from separations.engine.engine_choice import Choice
 from separations.engine.options import ALL_STEMS, Options
-from separations.engine.tuning import tuner
+from separations.engine.tuning import progress, tuner
 from separations.engine.weights.store import ModelInfo, list_models
 from separations.errors import user_messages
 from separations.errors.fault import Fault
@@ -22,6 +21,12 @@ class Command(BaseCommand):
     help = "List the models that are installed, and the engine that runs each on this machine."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+        parser.add_argument(
+            "--if-missing",
+            action="store_true",
+            help="measure only what was not measured yet, and list nothing",
+        )
         parser.add_argument(
             "--measure",
             action="store_true",
@@ -30,6 +35,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         models = list_models(settings.MODEL_DIR)
+        if unknown := set(options["names"]) - {model.name for model in models}:
+            raise CommandError(
+                f"Not installed: {', '.join(sorted(unknown))}. See manage.py models."
+            )
+        models = [each for each in models if each.name in (options["names"] or [each.name])]
+        if options["if_missing"]:
+            for model in models:
+                self._measure_if_missing(model)
+            return
         if not models:
             self.stdout.write(
                 f"There are no models in {settings.MODEL_DIR}. Run manage.py fetch_models."
@@ -52,20 +66,29 @@ class Command(BaseCommand):
                     outcome = tuner.describe(trial)
                     self.stdout.write(f"{model.name} on {chosen.cpu}, {trial.plan}: {outcome}")
 
+    def _measure_if_missing(self, model: ModelInfo) -> None:
+        if tuner.known(settings.MODEL_DIR, settings.ENGINE_DIR, _options(model), old=False) is None:
+            self.stdout.write(f"{model.name} runs with {_measure(model).plan} here")
+
 
 def _chosen(model: ModelInfo, *, measure: bool) -> Choice | None:
     """The engine choice for the model on this machine; None if it was not measured yet."""
-    options = _options(model)
     if measure:
-        try:
-            return tuner.choose(
-                settings.MODEL_DIR, settings.ENGINE_DIR, options, lambda: None, again=True
-            )
-        except Fault as fault:
-            raise CommandError(user_messages.sentence(fault)) from fault
-    if not engine_choice.has_alternatives(model, options):
-        return Choice(engine_choice.Plan(), (), engine_choice.cpu_name())
-    return engine_choice.read_choice(engine_choice.folder_of(settings.ENGINE_DIR, model, options))
+        return _measure(model, again=True)
+    return tuner.known(settings.MODEL_DIR, settings.ENGINE_DIR, _options(model))
+
+
+def _measure(model: ModelInfo, *, again: bool = False) -> Choice:
+    """Find the fastest engine for the model, with a progress bar."""
+    folders = settings.MODEL_DIR, settings.ENGINE_DIR
+    options = _options(model)
+    try:
+        with progress.shown(f"Measuring for {model.name}") as report:
+            return tuner.choose(*folders, options, lambda: None, again, report)
+    except Fault as fault:
+        raise CommandError(user_messages.sentence(fault)) from fault
+    except OSError as error:
+        raise CommandError(f"{model.name} could not be measured: {error}") from error
 
 
 def _options(model: ModelInfo) -> Options:

@@ -1,14 +1,16 @@
 """`manage.py separate FILE… --out DIR`: separate songs on the command line."""
 
 import itertools
+import logging
 import tempfile
 from argparse import ArgumentParser
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from loky import cpu_count
 from pathvalidate import sanitize_filename
 from tqdm import tqdm
 
@@ -41,11 +43,13 @@ from separations.engine.options import (
 )
 from separations.engine.process.engine_process import EngineProcess
 from separations.engine.process.engine_protocol import Done, Request
+from separations.engine.tuning import progress, tuner
 from separations.engine.weights.store import read_model
 from separations.errors import user_messages
 from separations.errors.fault import Fault
 from separations.worker import resources
 
+logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 
 
@@ -79,6 +83,7 @@ class Command(BaseCommand):
         for note in user_messages.note_sentences([vars(note) for note in notes]):
             self.stderr.write(note)
         self._used: set[Path] = set()
+        _measure(settled)
         failed = 0
         with EngineProcess() as engine:
             for file in options["files"]:
@@ -171,6 +176,18 @@ class _Output:
 
 def _peak(stem: Path, peak: float, frames: int, rate: int) -> float:
     return peak_at_rate(Mix((Track.plain(stem),), frames), peak, 0, frames, rate)
+
+
+def _measure(options: Options) -> None:
+    """Find the fastest engine for the model, once on a machine."""
+    folders = settings.MODEL_DIR, settings.ENGINE_DIR
+    options = replace(options, threads=options.threads or cpu_count())
+    try:
+        if tuner.known(*folders, options) is None:
+            with progress.shown("Measuring this machine, once") as report:
+                tuner.choose(*folders, options, lambda: None, report=report)
+    except OSError:
+        logger.warning("The fastest engine cannot be found; torch goes on", exc_info=True)
 
 
 def _add_option(parser: ArgumentParser, name: str, declared: Declared) -> None:

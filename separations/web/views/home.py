@@ -16,6 +16,7 @@ from django.views.decorators.http import (
 from django.views.decorators.vary import vary_on_headers
 
 from separations.access import permissions
+from separations.audio.decoding.allowed_codecs import kinds
 from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
@@ -59,7 +60,7 @@ def _render_home(
         "too_large": user_messages.sentence(too_large()),
         "max_minutes": settings.MAX_DURATION_SECONDS / 60,
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
-        "kinds": ", ".join(each.lstrip(".").upper() for each in settings.ALLOWED_EXTENSIONS),
+        "kinds": ", ".join(kinds(settings.ALLOWED_EXTENSIONS)),
     }
     response = render(request, "separations/home.html", context, status=status)
     permissions.set_visitor_cookie(request, response)
