@@ -18,6 +18,7 @@ urlpatterns = [
     path("mine/delete", account_views.delete_everything, name="delete_everything"),
     path("<song:song>", song.job_page, name="job"),
     path("<song:song>/status", song.job_status, name="status"),
+    path("<song:song>/cover", downloads.cover, name="cover"),
     path("songs/<uuid:job_id>/card", song.job_card, name="card"),
     path("songs/<uuid:job_id>/cancel", song.cancel, name="cancel"),
     path("songs/<uuid:job_id>/retry", song.retry, name="retry"),

@@ -22,7 +22,7 @@ from separations.models import Job, ShareLink, lifetimes
 # What a link allows: to look, to play and to download, in every format. Its holder changes
 # nothing and shares nothing (`permissions.Grant`). To change what links allow, change these.
 METHODS = ("GET", "HEAD")
-PAGES = ("separations:job", "separations:status")
+PAGES = ("separations:job", "separations:status", "separations:cover")
 PLAYER = ("separations:chunk", "separations:peaks")
 DOWNLOADS = (
     "separations:stem",

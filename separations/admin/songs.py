@@ -31,6 +31,7 @@ class UploadAdmin(NoDeletion, QuickAdmin[Upload]):
         "title",
         "page",
         "artist",
+        "album",
         "length",
         "codec",
         "sample_rate",

@@ -135,6 +135,7 @@ class Links(Schema):
     cancel: str
     retry: str
     page: str = Field(description="For people.")
+    cover: str | None = Field(None, description="The picture in the file's tags, JPEG or PNG.")
 
 
 @led_by({name: (plain_hint_of(name), ...) for name in BY_SENDER if name != "model"})
@@ -152,6 +153,13 @@ class Task(Progress):
     options: UsedOptions
     title: str = Field(description="From the file's tags, or its name.")
     artist: str = Field(description="From the file's tags; may be empty.")
+    album: str | None = Field(description="As the following six, from the file's tags.")
+    track: int | None
+    track_total: int | None
+    year: int | None
+    genre: str | None
+    bpm: float | None
+    key: str | None = Field(description='As the file says it, such as "F#m" or "8A".')
     duration: float = Field(description="Seconds.")
     sample_rate: int = Field(description="Of the song as it was sent, in Hz.")
     stems: list[StemLinks]

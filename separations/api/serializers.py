@@ -52,6 +52,13 @@ def serialize_task(request: HttpRequest, job: Job) -> schemas.Task:
         options=schemas.UsedOptions.model_validate(job.separation.as_dict()),
         title=job.upload.title,
         artist=job.upload.artist,
+        album=job.upload.album or None,
+        track=job.upload.track,
+        track_total=job.upload.track_total,
+        year=job.upload.year,
+        genre=job.upload.genre or None,
+        bpm=job.upload.bpm,
+        key=job.upload.key or None,
         duration=job.upload.seconds,
         sample_rate=job.upload.sample_rate,
         stems=stems,
@@ -100,6 +107,7 @@ def _links(request: HttpRequest, job: Job, stems: list[schemas.StemLinks]) -> sc
         self=_url(request, "task", job),
         stems={stem.name: stem.url for stem in stems},
         page=request.build_absolute_uri(page),
+        cover=_url(request, "cover", job) if job.upload.has_cover else None,
         **{name: _url(request, name, job) for name in names},
     )
 

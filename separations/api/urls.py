@@ -55,6 +55,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "stem": ("download", {}),
     "mixdown": ("download", {}),
     "archive": ("download", {}),
+    "cover": ("listen", {}),
     "jobs": ("api", {}),
     "models": ("api", {}),
     "limits": ("api", {}),

@@ -1,7 +1,7 @@
 """Facts about a decoded song, and the format of all stems. Light: the web process imports it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 SAMPLE_RATE = 44_100  # Hz: what Demucs' models are trained on, and what every stem has
@@ -11,6 +11,44 @@ TAGS_MB = 14  # a cover in print quality
 # Of the decoder, on which samples depend. Raise the first number when this package reads files in
 # another way; the version of PyAV stands for its FFmpeg.
 DECODER_VERSION = f"2 av {version('av')}"
+
+# Raise it when more or other tags are read: an earlier upload of the same file is then read again.
+TAGS_VERSION = 1
+MOST_COVER = 2_000_000  # bytes of a cover; larger ones are left out
+LONGEST_TEXT, LONGEST_KEY = 200, 20  # characters of a tag
+MOST_TRACK, MOST_YEAR, MOST_BPM = 9999, 9999, 1000.0
+COVER_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a file says of its song. Empty texts and None: it does not say.
+
+    key: the musical key as it is written there, such as "F#m" or "8A". cover: a JPEG or PNG file.
+    """
+
+    title: str = ""
+    artist: str = ""
+    album: str = ""
+    track: int | None = None
+    track_total: int | None = None
+    year: int | None = None
+    genre: str = ""
+    bpm: float | None = None
+    key: str = ""
+    cover: bytes = field(default=b"", repr=False)
+
+    @property
+    def track_of_total(self) -> str:
+        """Such as "3/12" or "3"; "" where the file does not say."""
+        if self.track is None:
+            return ""
+        return f"{self.track}/{self.track_total}" if self.track_total else str(self.track)
+
+
+def cover_type(cover: bytes) -> str:
+    """The content type of a picture by its first bytes; "" for all but JPEG and PNG."""
+    return next((name for start, name in COVER_TYPES.items() if cover.startswith(start)), "")
 
 
 @dataclass(frozen=True)
@@ -22,8 +60,7 @@ class AudioInfo:
     sample_rate: int
     channels: int
     frames: int
-    title: str
-    artist: str
+    tags: Tags
     samples_sha256: str
 
     @property

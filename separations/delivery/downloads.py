@@ -2,16 +2,16 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from django.db.models import prefetch_related_objects
 
-from separations.audio.encoding.formats import Format, Tags
+from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
-from separations.audio.info import SAMPLE_RATE
+from separations.audio.info import SAMPLE_RATE, Tags
 from separations.audio.mixing.mix import Mix, Track, peak_of
 from separations.audio.mixing.mix_spec import MixSettings, parse_mix
 from separations.audio.mixing.resampled_peak import peak_at_rate
@@ -36,7 +36,7 @@ from separations.jobs.results import needed_gain
 from separations.models import Job, Stem
 
 CHOSEN = "chosen-"  # the prefix of files that hold a mix or a range
-ENCODING_VERSION = 3  # raised with every change that makes other bytes of the same samples
+ENCODING_VERSION = 4  # raised with every change that makes other bytes of the same samples
 
 Wait = Literal["all", "some", "none"]
 
@@ -62,10 +62,19 @@ class Download:
     format: Format
     bit_rate: int
 
-    @property
+    @cached_property
     def tags(self) -> Tags:
+        """The song's, with its cover, as long as that is stored."""
         upload = self.job.upload
-        return Tags(f"{upload.title} ({self.name})", upload.artist)
+        title = f"{upload.title} ({self.name})"
+        return replace(upload.tags, title=title, cover=upload.read_cover())
+
+    @property
+    def _more_tags(self) -> tuple[object, ...]:
+        """What identifies all tags but title and artist, empty where there are none."""
+        bare = replace(self.tags, title="", artist="", cover=b"")
+        cover = self.job.upload.cover_sha256 if self.tags.cover else ""
+        return () if bare == Tags() and not cover else (*astuple(bare), cover)
 
     @property
     def file_name(self) -> str:
@@ -78,7 +87,7 @@ class Download:
     def identity(self) -> str:
         """A hash that is the same for the same bytes, and for no others (the ETag)."""
         chosen = (ENCODING_VERSION, self.name, self.settings, self.format.name, self.bit_rate)
-        parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist)
+        parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist, *self._more_tags)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     @property
@@ -96,7 +105,7 @@ class Download:
         """An upper bound of its bytes, which does not depend on what is encoded already."""
         if self.format.wav is not None:
             return WavBytes(self.reader, self.format.wav, 1.0, self.tags).size
-        return most_bytes(self.reader, self.format, self.bit_rate)
+        return most_bytes(self.reader, self.format, self.tags, self.bit_rate)
 
     @property
     def must_be_made(self) -> bool:
@@ -139,7 +148,7 @@ class Download:
         # Read here: the encoder's thread must not use the database.
         gain, tags, stems = self.gain(client), self.tags, self.job.result_folder
         size = size_of(self.reader, self.format, tags, self.bit_rate)
-        expected = size or most_bytes(self.reader, self.format, self.bit_rate)
+        expected = size or most_bytes(self.reader, self.format, tags, self.bit_rate)
 
         def encode(target: Path, own: Turn) -> None:
             def between() -> None:
@@ -164,7 +173,9 @@ class Download:
         rate = f"-{self.bit_rate}" if self.bit_rate else ""
         # Formats of one extension are told apart by their names.
         named = "" if self.format.name == self.format.extension else f"-{self.format.name}"
-        whole = f"{self.name}{named}{rate}-{ENCODING_VERSION}"
+        more = hashlib.sha256(repr(self._more_tags).encode()).hexdigest()[:8]
+        tagged = f"-{more}" if self._more_tags else ""
+        whole = f"{self.name}{named}{rate}-{ENCODING_VERSION}{tagged}"
         name = f"{CHOSEN}{self.identity}" if self.settings else whole
         return self.job.rendition_folder / f"{name}.{self.format.extension}"
 

@@ -13,15 +13,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
 from separations.access import share_links
 from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import gain_db
+from separations.audio.info import cover_type
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.archives import Archive
-from separations.delivery.byte_sources import ByteSource
+from separations.delivery.byte_sources import ByteSource, InMemory
 from separations.delivery.time_range import Span
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
@@ -105,6 +106,22 @@ def _with_gain(
         with contextlib.suppress(OSError):  # of a mix whose stems were deleted meanwhile
             gain = download.gain(widest_range(client(request)))
             response.headers[GAIN_HEADER] = f"{gain_db(gain):.2f}"
+    return response
+
+
+def send_cover(request: HttpRequest, job: Job, seconds: int) -> HttpResponseBase:
+    """Send the picture in the song's tags; browsers may keep it for so many seconds.
+
+    Raises:
+        Http404: it has none.
+    """
+    cover = job.upload.read_cover()
+    if not cover:
+        raise Http404
+    kind, etag = cover_type(cover), f'"{job.upload.cover_sha256[:32]}"'
+    name = f"cover.{kind.removeprefix('image/')}"
+    response = byte_ranges.send(request, InMemory(cover), kind, name, etag, attach=False)
+    response.headers["Cache-Control"] = f"private, max-age={seconds}"
     return response
 
 

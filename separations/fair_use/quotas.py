@@ -10,7 +10,7 @@ from separations.errors import database_outage
 from separations.errors.fault import Fault
 from separations.fair_use import token_bucket
 from separations.fair_use.address_ranges import Range, ranges
-from separations.models import Job, Owner
+from separations.models import Job, Owner, Upload
 
 DAY = 24 * 3600
 MEGABYTE = 1_000_000
@@ -182,16 +182,17 @@ def count_storage(owner: Owner, job: Job, stems: int) -> None:
 
 
 def _song_bytes(job: Job) -> int:
-    """Bytes of a job's song; 0 when another job has the same file."""
+    """Bytes of a job's song and cover; 0 when another job has the same files."""
     if job.upload.jobs.exclude(pk=job.pk).exists():
         return 0
-    return disk_space.bytes_of(job.upload.path)
+    return sum(map(disk_space.bytes_of, (job.upload.path, job.upload.cover_path)))
 
 
 def bytes_stored_of(owner: Owner) -> int:
-    """Bytes that an owner stores: songs, stems and encodings."""
+    """Bytes that an owner stores: songs, covers, stems and encodings."""
     own = Job.objects.of(owner)
-    songs = {settings.UPLOAD_DIR / pk.hex for pk in own.values_list("upload_id", flat=True)}
+    uploads = [Upload(pk=pk) for pk in set(own.values_list("upload_id", flat=True))]
+    songs = [path for each in uploads for path in (each.path, each.cover_path)]
     served = own.served().only("id", "result_key")
     folders = {folder for job in served for folder in (job.result_folder, job.rendition_folder)}
     return sum(map(disk_space.bytes_of, songs)) + sum(map(disk_space.bytes_in, folders))

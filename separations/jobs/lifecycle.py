@@ -215,5 +215,5 @@ def remove(job: Job) -> None:
             Upload.objects.filter(pk=upload.pk).delete()
     results.discard_renditions(job.rendition_folder)
     if not upload_is_used:
-        upload.path.unlink(missing_ok=True)
+        upload.delete_files()
     results.release(job.result_key)

@@ -24,6 +24,7 @@ from separations.uploads.song_files import check_extension
 FIELD = "file"  # the only form field that takes files
 MAX_FILES = 20  # in one form; the page's script sends each song by itself
 FORM_BYTES = 1_000_000  # of a form, beside its files
+ENCODED = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"))
 
 
 class SizeLimitHandler(FileUploadHandler):
@@ -55,6 +56,7 @@ class SizeLimitHandler(FileUploadHandler):
 
     def new_file(self, *args: object, **kwargs: object) -> None:
         super().new_file(*args, **kwargs)  # type: ignore[arg-type]
+        self.file_name = browser_name(self.file_name)
         self._received = 0
         if self.field_name != FIELD:
             unknown_file_fields(self.request).append(self.field_name or "")
@@ -107,6 +109,7 @@ class DiskFileHandler(TemporaryFileUploadHandler):
         self._digest = hashlib.sha256()
         # Skips Django's own, which creates a file without the client's hashes in its name.
         FileUploadHandler.new_file(self, *args, **kwargs)  # type: ignore[arg-type]
+        self.file_name = browser_name(self.file_name)
         assert self.request is not None  # noqa: S101 - for the type checker
         try:
             self.file = incoming_uploads.IncomingFile(
@@ -144,6 +147,16 @@ class DiskFileHandler(TemporaryFileUploadHandler):
         with contextlib.suppress(OSError):
             self.file.close()  # this deletes it, though its buffer does not fit either
         del self.file
+
+
+def browser_name(name: str | None) -> str | None:
+    """A file's name as it was before the browser encoded it for the form.
+
+    Quotes and line ends are encoded so, and nothing else is (HTML Standard, multipart form data).
+    """
+    for code, character in ENCODED:
+        name = name and name.replace(code, character)
+    return name
 
 
 def too_large() -> Fault:

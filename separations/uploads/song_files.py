@@ -18,7 +18,7 @@ from separations.audio.decoding.allowed_codecs import (
     is_known_extension,
     kinds,
 )
-from separations.audio.info import DECODER_VERSION
+from separations.audio.info import DECODER_VERSION, TAGS_VERSION
 from separations.audio.sandbox.decoder_process import probe_isolated
 from separations.disk import disk_space
 from separations.errors.fault import Fault, storage_fault
@@ -26,6 +26,7 @@ from separations.fair_use import quotas, token_bucket
 from separations.fair_use.address_ranges import widest_range
 from separations.jobs import result_keys
 from separations.models import Job, Owner, Upload
+from separations.models.upload import TAG_FIELDS
 
 logger = logging.getLogger(__name__)
 NO_OWNER = Owner(visitor="")  # owns no songs
@@ -113,11 +114,11 @@ def _store(name: str, put: Callable[[Path], object], owner: Owner, digest: str =
         put(target)
         return _record(upload_id, name, target, digest or _digest_of(target), owner)
     except OSError as error:
-        target.unlink(missing_ok=True)
+        Upload(pk=upload_id).delete_files()
         logger.exception("An upload could not be stored")
         raise storage_fault(error) from error
     except BaseException:
-        target.unlink(missing_ok=True)
+        Upload(pk=upload_id).delete_files()
         raise
 
 
@@ -127,42 +128,59 @@ def _digest_of(path: Path) -> str:
 
 
 def _record(upload_id: uuid.UUID, name: str, path: Path, digest: str, owner: Owner) -> Upload:
-    upload = _from_earlier_upload(digest, name, owner) or _probe(path, name, owner.client)
+    found = _from_earlier_upload(digest, name, owner) or _probe(path, name, owner.client)
+    upload, cover = found
     _check_container(name, upload.container)
     upload.id = upload_id
     upload.file_name = PurePath(name).name[-255:]
     upload.file_sha256 = digest
     upload.bytes = path.stat().st_size
+    _store_cover(upload, cover)
     upload.save(force_insert=True)
     return upload
 
 
-def _from_earlier_upload(digest: str, name: str, owner: Owner) -> Upload | None:
-    """An earlier upload of the same file that this decoder has probed.
+def _store_cover(upload: Upload, cover: bytes) -> None:
+    if cover:
+        disk_space.require_room(upload.cover_path.parent, len(cover))
+        upload.cover_path.write_bytes(cover)
+
+
+def _from_earlier_upload(digest: str, name: str, owner: Owner) -> tuple[Upload, bytes] | None:
+    """An earlier upload of the same file that this decoder has probed, and its cover.
 
     SHARE_RESULTS decides whose uploads count: a quick answer reveals that the file was sent before.
     """
     if settings.SHARE_RESULTS == result_keys.NONE:
         return None
     same = Upload.objects.filter(
-        file_sha256=digest, decoder=DECODER_VERSION, seconds__lte=settings.MAX_DURATION_SECONDS
+        file_sha256=digest,
+        decoder=DECODER_VERSION,
+        tags_version=TAGS_VERSION,
+        seconds__lte=settings.MAX_DURATION_SECONDS,
     )
     if settings.SHARE_RESULTS == result_keys.OWN:
         same = same.filter(jobs__in=Job.objects.visible_to(owner))
     earlier = same.first()
-    if earlier is not None and earlier.title == _title_from(earlier.file_name):
+    cover = earlier.read_cover() if earlier is not None else b""
+    if earlier is None or bool(earlier.cover_sha256) != bool(cover):
+        return None  # the cover is not stored any more: the file has it
+    if earlier.title == _title_from(earlier.file_name):
         earlier.title = _title_from(name)
-    return earlier
+    return earlier, cover
 
 
-def _probe(path: Path, name: str, client: str) -> Upload:
+def _probe(path: Path, name: str, client: str) -> tuple[Upload, bytes]:
     spent = partial(quotas.count_decoding, client)
     # By the widest range: decoders are too few to give wider ranges larger shares.
     who = token_bucket.name_hash(f"decoder {widest_range(client)}") if client else ""
     info = probe_isolated(path, settings.MAX_DURATION_SECONDS, who, spent)
-    return Upload(
-        title=info.title or _title_from(name),
-        artist=info.artist,
+    tags = {field: getattr(info.tags, field) for field in TAG_FIELDS}
+    cover = info.tags.cover
+    upload = Upload(
+        **tags | {"title": info.tags.title or _title_from(name)},
+        cover_sha256=hashlib.sha256(cover).hexdigest() if cover else "",
+        tags_version=TAGS_VERSION,
         seconds=info.seconds,
         container=info.container,
         codec=info.codec,
@@ -171,6 +189,7 @@ def _probe(path: Path, name: str, client: str) -> Upload:
         samples_sha256=info.samples_sha256,
         decoder=DECODER_VERSION,
     )
+    return upload, cover
 
 
 def _title_from(name: str) -> str:
@@ -178,11 +197,12 @@ def _title_from(name: str) -> str:
     extension = path.suffix.lower()
     is_extension = extension in settings.ALLOWED_EXTENSIONS or is_known_extension(extension)
     stem = (path.stem if is_extension else path.name).replace("_", " ")
-    return " ".join("".join(c if c.isprintable() else " " for c in stem).split())[:200] or "song"
+    letters = (c if c.isprintable() and c != "\N{REPLACEMENT CHARACTER}" else " " for c in stem)
+    return " ".join("".join(letters).split())[:200] or "song"
 
 
 def drop(upload: Upload) -> None:
-    """Delete an upload without a job, and its file."""
-    path = upload.path
+    """Delete an upload without a job, and its files."""
+    files = Upload(pk=upload.pk)  # as `delete` takes the id away
     upload.delete()
-    path.unlink(missing_ok=True)
+    files.delete_files()

@@ -9,6 +9,11 @@ def lasting(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
+def plain_number(value: float) -> str:
+    """With two decimals at most: 120, 127.98"""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
 def size(count: float) -> str:
     """Bytes, by the powers of a thousand: 1.2 GB, 34 MB"""
     for unit, bytes_in_it in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):

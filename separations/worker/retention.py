@@ -6,12 +6,13 @@ in use is never touched: songs of jobs that wait or run, stems that are played o
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
@@ -27,6 +28,7 @@ from separations.disk import disk_space
 from separations.fair_use import token_bucket
 from separations.jobs import lifecycle, results
 from separations.models import Job, Upload, folder_of, lifetimes
+from separations.models.upload import COVER_SUFFIX
 from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.worker.waste import Waste, entries, file_waste, id_in, is_older_than
@@ -60,7 +62,7 @@ def clean(*, dry_run: bool = False) -> list[Waste]:
 
 def _clean(dry_run: bool) -> list[Waste]:
     found: list[Waste] = []
-    searches = (_left_by_runs, _left_by_uploads, _songs, _results, _renditions, _rows)
+    searches = (_left_by_runs, _left_by_uploads, _songs, _results, _covers, _renditions, _rows)
     for search in (*searches, lambda: _over_the_cap(found if dry_run else [])):
         try:
             for waste in search():
@@ -96,7 +98,7 @@ def _left_by_uploads() -> Iterator[Waste]:
     for file in filter(_is_abandoned, entries(settings.FILE_UPLOAD_TEMP_DIR)):
         yield file_waste("unfinished upload", file)
     for file in filter(_is_abandoned, entries(settings.UPLOAD_DIR)):
-        if not Upload.objects.filter(pk=id_in(file.name)).exists():
+        if not Upload.objects.filter(pk=id_in(file.stem)).exists():  # of a song, or of its cover
             yield file_waste("song without a record", file)
     before = timezone.now() - timedelta(seconds=ABANDONED_SECONDS)
     for upload in Upload.objects.filter(jobs=None, created_at__lt=before):
@@ -125,6 +127,29 @@ def _results() -> Iterator[Waste]:
     for folder in (each for shelf in entries(settings.RESULT_DIR) for each in entries(shelf)):
         if not Job.objects.needing_result(folder.name).exists():
             yield file_waste("result without a job", folder, partial(results.release, folder.name))
+
+
+def _covers() -> Iterator[Waste]:
+    """Covers of songs of which nothing else is stored: neither the song nor any stems."""
+    files = [file for file in entries(settings.UPLOAD_DIR) if file.suffix == COVER_SUFFIX]
+    alone = [file for file in files if not file.with_suffix("").exists()]
+    for start in range(0, len(alone), BATCH):
+        some = alone[start : start + BATCH]
+        needed = _needing_cover(id_in(file.stem) for file in some)
+        for file in some:
+            if id_in(file.stem) not in needed:
+                yield file_waste("cover", file, partial(_delete_cover, file))
+
+
+def _needing_cover(uploads: Iterable[UUID]) -> set[UUID]:
+    """Which of these uploads have stems, or jobs that may still give some."""
+    jobs = Job.objects.served() | Job.objects.active()
+    return set(jobs.filter(upload__in=list(uploads)).values_list("upload_id", flat=True))
+
+
+def _delete_cover(file: Path) -> None:
+    if not _needing_cover([id_in(file.stem)]):
+        file.unlink(missing_ok=True)
 
 
 def _renditions() -> Iterator[Waste]:

@@ -21,8 +21,9 @@ from pytest_django import Settings
 
 from separations.access import permissions, share_links
 from separations.logs.secret_tokens import ShareToken
-from separations.models import Job, ShareLink
+from separations.models import Job, ShareLink, Upload
 from tests.support.jobs import VISITOR, done
+from tests.support.tagged import JPEG
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
 HTMX = {"HX-Request": "true"}
@@ -82,6 +83,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("separations:mix", "GET"): song(200, shared=200),
     ("separations:mix_level", "GET"): song(200, shared=200),
     ("separations:archive", "GET"): song(200, shared=200),
+    ("separations:cover", "GET"): song(200, shared=200),
     ("accounts:account", "GET"): FOR_ACCOUNTS,
     ("accounts:signup", "GET"): FOR_OTHERS,
     ("accounts:signup", "POST"): {**all_get(302), OWNER: 422, STRANGER: 422, ANONYMOUS: 422},
@@ -111,6 +113,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api:stem", "GET"): by_api(200),
     ("api:mixdown", "GET"): by_api(200),
     ("api:archive", "GET"): by_api(200),
+    ("api:cover", "GET"): by_api(200),
     ("api:jobs", "GET"): {**all_get(200), ANONYMOUS: 401},
     ("api:models", "GET"): all_get(200),
     ("api:limits", "GET"): all_get(200),
@@ -197,6 +200,8 @@ class World:
 @pytest.fixture
 def world(site_settings: Settings) -> World:
     job, other = done("Ours", VISITOR), done("Theirs", "c" * 32)
+    Upload.objects.update(cover_sha256="0" * 64)
+    job.upload.cover_path.write_bytes(JPEG)
     names = {HOLDER: "never", REVOKED: "30", EXPIRED: "7"}
     links = {who: share_links.create(job, lasts) for who, lasts in names.items()}
     links[OTHER] = share_links.create(other, "never")

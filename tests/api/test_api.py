@@ -19,7 +19,8 @@ from pytest_django import Settings
 from separations.access import api_tokens, token_auth
 from separations.engine.options import Options, passes
 from separations.engine.weights.store import read_model
-from separations.errors import user_messages
+from separations.errors import problem_details, user_messages
+from separations.errors.fault import Fault
 from separations.models import Bucket, IdempotencyKey, Job, Owner, Upload
 from separations.queue import queue_switch
 from separations.worker import leases
@@ -276,13 +277,15 @@ def test_songs_that_come_or_go_meanwhile_move_no_page(
 ) -> None:
     first = send(program, song).json()["task_id"]
     same = Job.objects.get()
-    for n in range(4):  # two of them at the very same time
+    began = same.created_at
+    for n in range(4):  # two and two of the very same time, which pages part
         same.pk = uuid.UUID(int=n + 1)
-        same.created_at = same.created_at + timedelta(seconds=n % 2)
         same.save(force_insert=True)
+        age = timedelta(hours=n // 2 + 1)
+        Job.objects.filter(pk=same.pk).update(created_at=began - age)
     everything = program.get("/api/jobs").json()
     ids = [item["task_id"] for item in everything["items"]]
-    assert (len(ids), ids[-1], everything["next"]) == (5, first, None)
+    assert (len(ids), ids[0], everything["next"]) == (5, first, None)
 
     def page(address: str) -> tuple[list[str], dict[str, Any]]:
         found = program.get(address.removeprefix("http://testserver")).json()
@@ -409,6 +412,13 @@ def test_answers_say_how_much_is_left_of_their_limit(
     refused = program.get("/api/jobs")
     wait = int(refused.headers["Retry-After"])
     assert f"for requests is reached. Try again in {wait} s." in refused.json()["detail"]
+    told_later = Fault("too_many_requests", wait=1741, limit="api")
+    assert problem_details.response(told_later).headers["Retry-After"] == "1800"
+    assert user_messages.sentence(told_later).endswith("Try again in 30 min.")
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": (100, 300)}  # written in batches
+    other = Client(REMOTE_ADDR="192.0.2.9")
+    left = [limit(other.get("/api/models"))[1].partition(";t")[0] for _ in range(3)]
+    assert left == [f'"api";r={n}' for n in (99, 98, 97)]
     settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": (0, 0)}
     assert "RateLimit" not in program.get("/api/jobs").headers
 

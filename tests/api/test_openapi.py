@@ -25,6 +25,7 @@ OPERATIONS = {
     "downloadStem": ("get", "/api/separate/{task_id}/stems/{stem_name}"),
     "downloadMix": ("get", "/api/separate/{task_id}/mixdown"),
     "downloadArchive": ("get", "/api/separate/{task_id}/archive"),
+    "downloadCover": ("get", "/api/separate/{task_id}/cover"),
     "listJobs": ("get", "/api/jobs"),
     "listModels": ("get", "/api/models"),
     "getLimits": ("get", "/api/limits"),
@@ -118,7 +119,7 @@ def test_errors_are_problems_and_say_when_to_come_again(described: dict[str, Any
 
 def test_downloads_are_binary_and_events_are_text(described: dict[str, Any]) -> None:
     found = operations(described)
-    for name in ("downloadStem", "downloadMix", "downloadArchive"):
+    for name in ("downloadStem", "downloadMix", "downloadArchive", "downloadCover"):
         for status in ("200", "206"):
             content = found[name]["responses"][status]["content"]
             assert [each["schema"] for each in content.values()] == [BINARY] * len(content)

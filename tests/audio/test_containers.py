@@ -205,10 +205,10 @@ def test_the_padding_of_aac_in_mp4_is_left_out_to_the_sample(tmp_path: Path, fra
 
 def test_itunes_tag_says_where_the_song_ends(tmp_path: Path) -> None:
     path = film(tmp_path / "song.m4a", [("aac", SONG[:, :40_500])], container="ipod")
-    file = mp4.MP4(path)  # type: ignore[no-untyped-call]
-    tag = mp4.MP4FreeForm(b" 00000000 00000400 00000240 9C20")  # type: ignore[no-untyped-call]
+    file = mp4.MP4(path)
+    tag = mp4.MP4FreeForm(b" 00000000 00000400 00000240 9C20")
     file["----:com.apple.iTunes:iTunSMPB"] = [tag]
-    file.save()  # type: ignore[no-untyped-call]
+    file.save()
     assert facts(path).frames == 0x9C20
 
 

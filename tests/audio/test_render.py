@@ -2,7 +2,9 @@
 
 import errno
 import io
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,14 +14,18 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from separations.audio.encoding.formats import FORMATS, Tags, Wav
-from separations.audio.encoding.render import WavBytes, common_gain, write
+from separations.audio.decoding.probe import probe
+from separations.audio.encoding.formats import FORMATS, Wav
+from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
+from separations.audio.info import MOST_COVER, Tags
 from separations.audio.song_reader import decode
 from separations.audio.store.readers import Part, StoredStem
 from separations.audio.store.stem_file import StemWriter, read_stem
 from tests.support import sounds
+from tests.support.tagged import JPEG
 
 TAGS = Tags("노래 (drums)", "누구")
+FULL = Tags("노래 (drums)", "누구", "앨범", 3, 12, 2001, "Rock", 127.98, "F#m", JPEG)
 STEPS = {"wav": 2**-15, "wav24": 2**-21, "float32": 2**-21}  # the store's own steps are 2^-21
 
 
@@ -93,10 +99,12 @@ def test_any_byte_range_of_a_wav_is_that_part_of_the_whole(
     loud: tuple[Path, sounds.Samples], name: str
 ) -> None:
     path, samples = loud
-    view = WavBytes(StoredStem(path, samples.shape[1]), wav_of(name), 1.0, TAGS)
+    view = WavBytes(StoredStem(path, samples.shape[1]), wav_of(name), 1.0, FULL)
     whole = b"".join(view.read(0, view.size))
     random = np.random.default_rng(5)
     ranges = [(0, 1), (0, 44), (43, 47), (58, 61), (view.size - 1, view.size), (7, view.size)]
+    tail = whole.rindex(b"id3 ")
+    ranges += [(tail - 5, tail + 5), (tail, view.size), (tail + 1, tail + 2), (tail - 1, tail)]
     for _ in range(20):
         one, other = (int(at) for at in random.integers(0, view.size, 2))
         ranges.append((min(one, other), max(one, other)))
@@ -114,6 +122,61 @@ def test_a_wav_is_whole_whatever_its_tags(
     assert int.from_bytes(data[4:8], "little") == len(data) - 8
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         assert (file.frames, file.title, file.artist) == (1000, title, artist)
+
+
+@pytest.mark.parametrize("name", [*STEPS, "flac", "mp3", "m4a", "opus"])
+def test_all_tags_and_the_cover_are_read_back(tmp_path: Path, name: str) -> None:
+    """By what reads uploads, which is mutagen; and by FFmpeg, as players do."""
+    store(tmp_path / "stem.flac", sounds.music(0.5))
+    reader, format = StoredStem(tmp_path / "stem.flac", 22_050), FORMATS[name]
+    target = tmp_path / f"out.{format.extension}"
+    write(reader, target, format, 0.5, FULL, format.default_bit_rate)
+    whole_beats = replace(FULL, bpm=128.0)
+    with target.open("rb") as file:
+        info = probe(file.fileno(), 60)
+        assert info.tags == (whole_beats if name == "m4a" else FULL)
+        if name == "flac":  # known from the first bytes on, before it is encoded
+            stated = int.from_bytes(os.pread(file.fileno(), 5, 21), "big") & (1 << 36) - 1
+            assert stated == 22_050
+        assert info.frames in (22_050, 24_000, -(-22_050 // 1024) * 1024)
+    with av.open(str(target)) as container:
+        tags = {**container.metadata, **container.streams.audio[0].metadata}
+        found = {key.lower(): text for key, text in tags.items()}
+        wanted = {"title": FULL.title, "artist": FULL.artist, "album": FULL.album, "genre": "Rock"}
+        assert wanted.items() <= found.items()
+        assert found["track"].split("/")[0] == "3"
+        assert (found.get("date") or found["tyer"]) == "2001"
+        (picture,) = container.streams.video
+        assert [bytes(packet) for packet in container.demux(picture) if packet.size][:1] == [JPEG]
+
+
+@pytest.mark.parametrize("name", ["flac", "mp3", "opus", "m4a", "wav"])
+def test_a_large_cover_fits_the_room_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    store(tmp_path / "stem.flac", sounds.music(0.2))
+    reader, format = StoredStem(tmp_path / "stem.flac", 8820), FORMATS[name]
+    random = np.random.default_rng(1).bytes(MOST_COVER - len(JPEG))
+    tags = replace(FULL, cover=JPEG + random)
+    target = tmp_path / "out"
+    write(reader, target, format, 1.0, tags, format.default_bit_rate)
+    if format.wav is None:
+        size = target.stat().st_size
+        assert size <= most_bytes(reader, format, tags, format.default_bit_rate)
+        assert size_of(reader, format, tags, format.default_bit_rate) in (None, size)
+    with target.open("rb") as file:
+        assert probe(file.fileno(), 60).tags.cover == tags.cover
+
+
+def test_a_disk_that_fills_while_tags_are_written_is_an_error_of_the_disk(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    """mutagen hides what the system said, and the site tells people to come later by that."""
+    store(tmp_path / "stem.flac", sounds.music(0.2))
+    reader, format = StoredStem(tmp_path / "stem.flac", 8820), FORMATS["m4a"]
+    tags = replace(FULL, cover=JPEG.ljust(MOST_COVER))
+    (small_disk / "rest").write_bytes(bytes(1_500_000))
+    with pytest.raises(OSError, match="No space") as caught:
+        write(reader, small_disk / "out", format, 1.0, tags, 128)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_part_is_that_part(loud: tuple[Path, sounds.Samples]) -> None:
@@ -172,7 +235,7 @@ def test_a_file_that_is_made_again_is_the_same_file(
     files = []
     for number in range(2):
         target = path.with_name(f"{number}.{name}")
-        write(StoredStem(path, samples.shape[1]), target, FORMATS[name], 0.5, TAGS, bit_rate)
+        write(StoredStem(path, samples.shape[1]), target, FORMATS[name], 0.5, FULL, bit_rate)
         files.append(target.read_bytes())
     assert files[0] == files[1]
 

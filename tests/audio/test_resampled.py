@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import soxr
 
-from separations.audio.encoding.formats import FORMATS, Tags, read_rate
+from separations.audio.encoding.formats import FORMATS, read_rate
 from separations.audio.encoding.render import WavBytes, write
+from separations.audio.info import Tags
 from separations.audio.mixing.mix import Mix, Track, peak_of
 from separations.audio.mixing.resampled_peak import peak_at_rate
 from separations.audio.store.readers import Part, Reader, Samples

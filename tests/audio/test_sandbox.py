@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from separations.audio.decoding.decoder_protocol import HEAD, MOST_SAMPLES, SAMPLES, TEXT
+from separations.audio.decoding.decoder_protocol import COVER, HEAD, MOST_SAMPLES, SAMPLES, TEXT
+from separations.audio.info import MOST_COVER
 from separations.audio.sandbox import decoder_process, decoder_slots, lockdown, seccomp_filter
 from separations.audio.sandbox.decoder_process import DecoderProcess, open_song, probe_isolated
 from separations.audio.sandbox.decoder_slots import DecoderSlots
@@ -211,19 +212,41 @@ def text(**what: Any) -> bytes:
     return HEAD.pack(TEXT, len(content)) + content
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "container": "wav",
     "codec": "pcm_s16le",
     "sample_rate": 44_100,
     "channels": 2,
     "frames": 44_100,
-    "title": "",
-    "artist": "",
+    "tags": {
+        "title": "",
+        "artist": "b",
+        "album": "",
+        "track": 3,
+        "track_total": None,
+        "year": 1999,
+        "genre": "",
+        "bpm": 120.5,
+        "key": "Am",
+    },
     "samples_sha256": "0" * 64,
 }
+PICTURE = b"\xff\xd8\xff" + bytes(100)
+
+
+def facts(cover: object = 0, tags: Any = (), about: Any = ()) -> bytes:
+    """A greeting, and facts about a song, which can be changed."""
+    told = {**GOOD, "tags": {**GOOD["tags"], **dict(tags)}, **dict(about)}
+    return text(missing=[]) + text(info=told, cover=cover)
+
+
+def picture(data: bytes, kind: bytes = COVER) -> bytes:
+    return HEAD.pack(kind, len(data)) + data
+
+
 SECOND = HEAD.pack(SAMPLES, 8 * 44_100) + bytes(8 * 44_100)
 # Before a decoder says that it begins, it has not touched the song.
-NO_BEGINNING = {"silence": b"", "noise": b"\xff" * 100, "no greeting": text(info=GOOD)}
+NO_BEGINNING = {"silence": b"", "noise": b"\xff" * 100, "no greeting": text(info=GOOD, cover=0)}
 IMPLAUSIBLE = {
     "silence after the greeting": text(missing=[]),
     "a text of 4 GB": text(missing=[]) + HEAD.pack(TEXT, 2**32 - 1),
@@ -233,10 +256,19 @@ IMPLAUSIBLE = {
     "unknown fault": text(missing=[]) + text(fault="engine_died", params={}),
     "a fault's wrong values": text(missing=[]) + text(fault="too_long", params={"x": 1}),
     "a fault with a text": text(missing=[]) + text(fault="truncated", params={"read": "<b>"}),
-    "nothing known": text(missing=[]) + text(info=None),
+    "nothing known": text(missing=[]) + text(info=None, cover=0),
+    "no word of a cover": text(missing=[]) + text(info=GOOD),
+    "no tags": text(missing=[]) + text(info={**GOOD, "tags": None}, cover=0),
+    "a cover that does not come": facts(cover=103),
+    "a cover of another length": facts(cover=103) + picture(PICTURE[:-1]),
+    "samples for a cover": facts(cover=103) + picture(PICTURE, SAMPLES),
+    "a cover of a negative length": facts(cover=-1),
+    "a cover that is too large": facts(cover=MOST_COVER + 1)
+    + picture(PICTURE.ljust(MOST_COVER + 1)),
+    "a cover that is a page": facts(cover=103) + picture(b"<html>".ljust(103)),
     "samples": text(missing=[]) + HEAD.pack(SAMPLES, 8) + bytes(8),
     **{
-        f"{name}={value!r:.20}": text(missing=[]) + text(info={**GOOD, name: value})
+        f"{name}={value!r:.20}": facts(about={name: value})
         for name, value in (
             ("container", "hls"),
             ("codec", "h264"),
@@ -246,11 +278,28 @@ IMPLAUSIBLE = {
             ("channels", True),
             ("frames", 10**18),
             ("frames", 1.5),
-            ("title", "a\nb"),
-            ("title", "x" * 201),
-            ("artist", ["a"]),
             ("samples_sha256", "0" * 63 + "g"),
             ("samples_sha256", None),
+            ("surplus", 1),
+        )
+    },
+    **{
+        f"{name}={value!r:.20}": facts(tags={name: value})
+        for name, value in (
+            ("title", "a\nb"),
+            ("title", "x" * 201),
+            ("title", "Caf\ufffd"),
+            ("artist", ["a"]),
+            ("album", None),
+            ("genre", "\0"),
+            ("key", "x" * 21),
+            ("track", 0),
+            ("track_total", 10_000),
+            ("year", "1999"),
+            ("year", True),
+            ("bpm", 120),
+            ("bpm", -1.0),
+            ("bpm", 1e300),
             ("surplus", 1),
         )
     },
@@ -273,8 +322,11 @@ def answering(song: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_what_could_be_true_is_taken(answering: Any, song: Path) -> None:
-    answering(text(missing=[]) + text(info=GOOD))
-    assert probe_isolated(song, 60).seconds == 1.0
+    answering(facts(cover=103) + picture(PICTURE))
+    info = probe_isolated(song, 60)
+    assert (info.seconds, info.tags.artist, info.tags.cover) == (1.0, "b", PICTURE)
+    answering(facts())
+    assert probe_isolated(song, 60).tags.cover == b""
 
 
 @pytest.mark.parametrize("answer", IMPLAUSIBLE)

@@ -118,7 +118,7 @@ def test_tags_and_facts_are_read(tmp_path: Path) -> None:
         tmp_path / "a.mp3", sounds.music(2.0), "libmp3lame", title=" 봄날\n", artist="Ä & Ö"
     )
     info = probe_isolated(path, 60)
-    assert (info.title, info.artist) == ("봄날", "Ä & Ö")
+    assert (info.tags.title, info.tags.artist) == ("봄날", "Ä & Ö")
     assert (info.container, info.sample_rate, info.channels) == ("mp3", RATE, 2)
     assert info.seconds == pytest.approx(2.0, abs=0.001)
 

@@ -8,14 +8,15 @@ from tests.support.sounds import ROOT
 GATED = {
     "separations/audio/encoding/encoder.py": "encodings: `downloads` checks before each block",
     "separations/audio/encoding/render.py": "the same",
-    "separations/audio/encoding/mp3.py": "in memory: the head of an MP3",
+    "separations/audio/encoding/flac.py": "the same",
+    "separations/audio/encoding/tag_blocks.py": "the same; room for the cover is part of it",
     "separations/audio/store/player_chunks.py": "in memory: a piece of a stem",
     "separations/audio/store/stem_file.py": "stems: `check` before each cell",
     "separations/engine/process/song_file.py": "the decoded song: `on_frames` after each block",
     "separations/engine/tuning/tuner.py": "`wait` looks before a network is compiled and meanwhile",
     "separations/engine/tuning/benchmark.py": "a process of tuning's",
     "separations/engine/tuning/trial_process.py": "the answer of that process, a short text",
-    "separations/uploads/song_files.py": "the demo: `require_room`",
+    "separations/uploads/song_files.py": "the demo, and covers: `require_room`",
     "separations/fair_use/incoming_uploads.py": "uploads: `handlers` check before each piece",
     "separations/delivery/encoding_jobs.py": "begins the empty file of an encoding",
     "separations/delivery/archives.py": "a number for each stem: `check_next`",
@@ -54,7 +55,13 @@ WRITING = (
 MAY_WRITE = ("open", "fdopen", "SoundFile")  # in a mode that says so
 
 
-OF_LIBRARIES = (("soundfile", "write"), ("np", "save"), ("json", "dump"), ("pickle", "dump"))
+OF_LIBRARIES = (
+    ("soundfile", "write"),
+    ("np", "save"),
+    ("json", "dump"),
+    ("pickle", "dump"),
+    ("mp4", "save"),
+)
 
 
 def _writes(call: ast.Call) -> bool:

@@ -25,6 +25,7 @@ from separations.engine.process import engine_process, engine_protocol
 WEB = (
     "uploads.song_files._store",
     "uploads.song_files._record",
+    "uploads.song_files._store_cover",
     "jobs.lifecycle.submit",
     "jobs.lifecycle.cancel",
     "jobs.lifecycle._pass_on",

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import soundfile
 
-from tests.support import containers, sounds
+from tests.support import containers, sounds, tagged
 
 CORPUS = Path(__file__).with_name("corpus")
 EXTENSIONS = (
@@ -81,6 +81,14 @@ def valid(folder: Path) -> dict[str, bytes]:
     _rarer(folder, short)
     found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     found["cover.mp3"] = _with_cover(found["tagged.mp3"])
+    for kind, name in (("wav", "pcm.wav"), ("flac", "plain.flac"), ("ogg", "vorbis.ogg")):
+        found[f"full.{kind}"] = tagged.fully_tagged(kind, found[name])
+    for kind, name in (("mp3", "tagged.mp3"), ("m4a", "aac.m4a"), ("opus", "opus.opus")):
+        found[f"full.{kind}"] = tagged.fully_tagged(kind, found[name])
+    info = {name: f"Caf\xe9 {name}".encode("cp1252") for name in ("INAM", "IART", "IPRD", "ICRD")}
+    found["info.wav"] = tagged.riff_info(found["pcm.wav"], **info)
+    ape = {"Title": "A", "Artist": "B", "Year": "1999"}
+    found["ape.mp3"] = found["tagged.mp3"] + tagged.apev2(ape) + tagged.id3v1(b"A\xe9", b"B")
     found["behind.mp3"] = found["tagged.mp3"] + ape_tag(bytes(range(256)) * 20)
     found["joined.mp3"] = found["cover.mp3"] + found["slow.mp3"]
     found["chained.ogg"] = found["vorbis.ogg"] + found["opus.opus"] + found["flac.oga"]
@@ -173,6 +181,9 @@ def _wrong_length(data: bytearray, rng: random.Random, _others: list[bytes]) -> 
     """A number in a header, a box or a chunk that is not true."""
     heads = [data.find(mark) for mark in (b"fmt ", b"data", b"moov", b"stsz", b"stco", b"mdhd")]
     heads += [data.find(mark) for mark in (b"stts", b"stsd", b"OggS", b"fLaC", b"ID3", b"Xing")]
+    heads += [
+        data.find(mark) for mark in (b"APIC", b"TIT2", b"APETAGEX", b"covr", b"trkn", b"LIST")
+    ]
     heads += [data.find(mark) for mark in (b"COMM", b"SSND", b"desc", b"pakt", b"ds64", b"trun")]
     heads += [data.find(mark) for mark in (b"elst", b"wvpk", b"APETAGEX", *BINARY_MARKS)]
     found = [head for head in heads if head >= 0] or [0]
@@ -376,6 +387,12 @@ def _links(rng: random.Random, songs: dict[str, bytes], bait: Bait) -> tuple[str
     return "links.mp3", b"ID3\x03\0\0" + size + frames + songs["tagged.mp3"]
 
 
+def _hostile_tags(rng: random.Random, songs: dict[str, bytes], _bait: Bait) -> tuple[str, bytes]:
+    """Bombs, nests and lies in tags."""
+    kind, make = tagged.HOSTILE[rng.choice(sorted(tagged.HOSTILE))]
+    return f"tags.{kind}", make(songs[f"full.{kind}"])
+
+
 def _polyglot(rng: random.Random, songs: dict[str, bytes], bait: Bait) -> tuple[str, bytes]:
     name = rng.choice(sorted(songs))
     song = songs[name]
@@ -460,6 +477,7 @@ MADE: dict[str, Callable[[random.Random, dict[str, bytes], Bait], tuple[str, byt
     "playlist": _playlist,
     "reference": _reference,
     "tag with a link": _links,
+    "hostile tags": _hostile_tags,
     "polyglot or bomb": _polyglot,
     "next to nothing": _empty,
     "long": _long,

@@ -37,6 +37,7 @@ KINDS = {
     "result": _("results whose time is over"),
     "broken result": _("results that lost files"),
     "result without a job": _("results without a job"),
+    "cover": _("covers of songs that are gone"),
     "renditions": _("encoded files that can be made again"),
     "unfinished rendition": _("encodings that were broken off"),
     "job": _("records of jobs without files"),

@@ -13,11 +13,13 @@ from separations.api.descriptions import BYTES
 from separations.api.openapi import SOUND, file_responses, problem_responses
 from separations.api.serializers import status_name
 from separations.audio.encoding.formats import Format, read_format, read_rate
+from separations.audio.info import COVER_TYPES
 from separations.audio.mixing.gain_laws import FARTHEST, LOUDEST, UNITY
 from separations.delivery import downloads, responses, time_range
 from separations.errors.fault import Fault
 from separations.models import Job
 
+COVER_SECONDS = 86400  # for which clients may keep it
 router = Router()
 Wanted = Annotated[schemas.Wanted, Query(...)]
 
@@ -97,6 +99,20 @@ def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
     if kind and not request.accepts(kind) and request.accepts(BYTES):
         response.headers["Content-Type"] = BYTES
     return response
+
+
+@router.get(
+    "/separate/{uuid:task_id}/cover",
+    response={**problem_responses(401, 404, 416, 429, 503)},
+    openapi_extra=file_responses("The cover.", *COVER_TYPES.values()),
+    operation_id="downloadCover",
+    url_name="cover",
+    summary="Download the cover",
+    tags=["Downloads"],
+)
+def cover(request: HttpRequest, task_id: uuid.UUID) -> HttpResponseBase:
+    """The picture in the file's tags, JPEG or PNG; 404 where there is none."""
+    return responses.send_cover(request, permissions.job_or_404(request, task_id), COVER_SECONDS)
 
 
 def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:

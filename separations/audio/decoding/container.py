@@ -74,7 +74,9 @@ def open_container(view: FileView, name: str | None = None) -> Iterator["OpenCon
     view.seek(0)
     try:
         with av.logging.Capture() as log:
-            container = av.open(view, "r", format=name, options=OPTIONS, metadata_errors="replace")
+            container = av.open(
+                view, "r", format=name, options=OPTIONS, metadata_errors="surrogateescape"
+            )
     except av.error.MemoryError:
         raise  # because of the sandbox's limit, not of the song's format
     except (av.error.FFmpegError, ValueError) as error:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from separations.audio.decoding.source import MIN_SECONDS, FloatFrames, open_source
+from separations.audio.decoding.tags import read_tags
 from separations.audio.info import CHANNELS, AudioInfo
 from separations.audio.level_limits import HIGHEST_LEVEL, check_song
 from separations.errors.fault import Fault
@@ -46,18 +47,19 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
             raise Fault("damaged")
         if frames < MIN_SECONDS * rate:
             raise Fault("too_short", min_seconds=MIN_SECONDS)
-        tags = {**source.container.metadata, **source.stream.metadata}
-        tags = {key.lower(): _clean(value) for key, value in tags.items()}
-        return AudioInfo(
-            container=source.container_name,
-            codec=source.stream.codec_context.name,
-            sample_rate=rate,
-            channels=identity.most_channels,
-            frames=frames,
-            title=tags.get("title", ""),
-            artist=tags.get("artist", ""),
-            samples_sha256=identity.digest(),
-        )
+        metadata = {**source.container.metadata, **source.stream.metadata}
+        container = source.container_name
+        codec = source.stream.codec_context.name
+    # After FFmpeg's memory is free again, in which it holds all covers.
+    return AudioInfo(
+        container=container,
+        codec=codec,
+        sample_rate=rate,
+        channels=identity.most_channels,
+        frames=frames,
+        tags=read_tags(file, container, codec, metadata),
+        samples_sha256=identity.digest(),
+    )
 
 
 class _Identity:
@@ -103,9 +105,3 @@ def _name(layout: av.AudioLayout) -> str:
 def _too_much_sound(rate: int, channels: int, max_seconds: float) -> Fault:
     minutes = max_seconds * SAMPLES_A_SECOND / (rate * channels) / 60
     return Fault("too_much_sound", rate=rate, channels=channels, max_minutes=f"{minutes:.2g}")
-
-
-def _clean(text: str) -> str:
-    """A tag as one printable line of at most 200 characters."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split())[:200]

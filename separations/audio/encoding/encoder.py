@@ -5,30 +5,30 @@ sent while the rest is encoded. An M4A file is finished as a whole: its index st
 samples and needs all of them. (Fragments would avoid that, but many players do not read them.)
 """
 
-import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, assert_never, cast
+from typing import BinaryIO, Protocol, assert_never, cast
 
 import av
 import numpy as np
-import soundfile
 from av.audio.stream import AudioStream
 
+from separations.audio.encoding.flac import FlacFile
 from separations.audio.encoding.formats import (
     ConstantRateMp3,
     FFmpegFile,
     Flac,
     Format,
-    Tags,
     Wav,
 )
 from separations.audio.encoding.mp3 import CbrMp3
-from separations.audio.info import CHANNELS
+from separations.audio.encoding.tag_blocks import opus_comments, tag_mp4
+from separations.audio.encoding.write_only import WriteOnly
+from separations.audio.info import Tags
 from separations.audio.store.readers import Samples
-from separations.audio.store.stem_file import FLAC_HEAD, disk_errors
+from separations.audio.store.stem_file import disk_errors
 
 
 class _Sink(Protocol):
@@ -70,7 +70,7 @@ def _open(
 ) -> Iterator[_Sink]:
     match format.encoder:
         case Flac(bits):
-            with _unbuffered(target) as file, _FlacFile(file, frames, rate, tags, bits) as flac:
+            with _unbuffered(target) as file, FlacFile(file, frames, rate, tags, bits) as flac:
                 yield flac
         case ConstantRateMp3():
             with (
@@ -79,12 +79,13 @@ def _open(
             ):
                 yield mp3
         case FFmpegFile(moves_back=True) as made:
-            with _Container(target, made, rate, tags, bit_rate) as container:
+            with _Container(target, made, rate, {}, bit_rate) as container:
                 yield container
+            tag_mp4(target, tags)
         case FFmpegFile() as made:
             with (
                 _unbuffered(target) as file,
-                _Container(_WriteOnly(file), made, rate, tags, bit_rate) as container,
+                _Container(WriteOnly(file), made, rate, opus_comments(tags), bit_rate) as container,
             ):
                 yield container
         case Wav():
@@ -97,99 +98,11 @@ def _unbuffered(target: Path) -> BinaryIO:
     return target.open("wb", buffering=0)
 
 
-class _WriteOnly:
-    """A file without seeking, whose `write` writes everything or fails."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        whole = len(rest)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        return whole
-
-
-class _FlacFile:
-    """FLAC whose head states the length from the start.
-
-    At the end libsndfile would also go back to state the MD5 of the samples, and the sizes of the
-    smallest and the largest frame. Here these stay 0, which means unknown (RFC 9639, 8.2).
-    """
-
-    def __init__(self, file: BinaryIO, frames: int, rate: int, tags: Tags, bits: int) -> None:
-        self._output = _Once(file, frames)
-        self._file = soundfile.SoundFile(
-            self._output, "w", rate, CHANNELS, subtype=f"PCM_{bits}", format="FLAC"
-        )
-        self._file.title = tags.title
-        if tags.artist:  # libsndfile refuses an empty text
-            self._file.artist = tags.artist
-
-    def __enter__(self) -> "_FlacFile":
-        return self
-
-    def write(self, block: Samples) -> None:
-        self._file.write(block)
-        self._output.check()
-
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._output.check()
-
-
-class _Once(io.RawIOBase):
-    """The file that libsndfile writes FLAC to: it ignores changes of what is written already.
-
-    libsndfile does not pass on errors from here; `check` raises the first.
-    """
-
-    def __init__(self, file: BinaryIO, frames: int) -> None:
-        self._file, self._frames = _WriteOnly(file), frames
-        self._at = self._end = 0
-        self._error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        if self._at == self._end and self._error is None:
-            try:
-                self._append(piece)
-            except OSError as error:
-                self._error = error
-        self._at += len(piece)
-        self._end = max(self._end, self._at)
-        return len(piece)
-
-    def _append(self, piece: bytes) -> None:
-        if self._at < FLAC_HEAD <= self._at + len(piece):
-            # STREAMINFO ends here: the last 36 of its bits but for the MD5 are the length.
-            last = FLAC_HEAD - self._at
-            stated = int.from_bytes(piece[last - 5 : last], "big") | self._frames
-            piece = piece[: last - 5] + stated.to_bytes(5, "big") + piece[last:]
-        self._file.write(piece)
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._end)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, _buffer: Any) -> int:
-        return 0
-
-
 class _Mp3File:
     """MP3 at a constant bit rate, frame by frame."""
 
     def __init__(self, file: BinaryIO, layout: CbrMp3) -> None:
-        self._file, self._layout, self._frames = _WriteOnly(file), layout, 0
+        self._file, self._layout, self._frames = WriteOnly(file), layout, 0
         self._written = 0
         self._codec = av.CodecContext.create("libmp3lame", "w")
         self._codec.sample_rate, self._codec.layout = layout.rate, "stereo"
@@ -223,14 +136,19 @@ class _Container:
     """A file that FFmpeg encodes and writes. It resamples where the codec asks for another rate."""
 
     def __init__(
-        self, target: Path | _WriteOnly, made: FFmpegFile, rate: int, tags: Tags, bit_rate: int
+        self,
+        target: Path | WriteOnly,
+        made: FFmpegFile,
+        rate: int,
+        comments: dict[str, str],
+        bit_rate: int,
     ) -> None:
         # Bit-exact: no random serial number, so that a file that is made again is the same file.
         options = {name: text.format(rate=rate) for name, text in made.options}
         options["fflags"] = "+bitexact"
         file = str(target) if isinstance(target, Path) else target
         self._container = av.open(file, "w", format=made.container, options=options)
-        self._container.metadata.update(tags.texts)
+        self._container.metadata.update(comments)
         stream = self._container.add_stream(made.codec, rate=made.rate_for(rate), layout="stereo")
         self._stream = cast(AudioStream, stream)
         if bit_rate:

@@ -4,7 +4,7 @@ A new format is one entry of `FORMATS`. If no encoder of a kind below can write 
 kind here and its `case` in `encoder.open_encoder`; mypy finds a kind that has none.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from separations.audio.info import SAMPLE_RATE
@@ -14,17 +14,6 @@ from separations.errors.fault import Fault
 def _(label: str) -> str:
     """Mark a label for translators. The pages translate it: there is no Django here."""
     return label
-
-
-@dataclass(frozen=True)
-class Tags:
-    title: str
-    artist: str
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """By FFmpeg's names for them, without empty ones."""
-        return {name: text for name, text in asdict(self).items() if text}
 
 
 # The kinds of encoders

@@ -4,12 +4,11 @@ FFmpeg goes back to write that frame when all is encoded. At a constant bit rate
 is known before: see `CbrMp3`.
 """
 
-import io
 import struct
 
-import av
-
-from separations.audio.encoding.formats import MP3_RATES, Tags
+from separations.audio.encoding.formats import MP3_RATES
+from separations.audio.encoding.tag_blocks import id3
+from separations.audio.info import Tags
 
 FRAME = 1152  # samples: MPEG-1 layer III
 SAMPLE_RATES = MP3_RATES  # in the order of their index
@@ -36,19 +35,8 @@ class CbrMp3:
         filled = -(-(count - 1) * (slots % rate) // rate)
         music = count * (slots // rate) + filled
         info = _info(count, music, count * FRAME - DELAY - frames, rate, bit_rate)
-        self.head = _id3(tags) + info
+        self.head = id3(tags) + info
         self.size = len(self.head) + music
-
-
-def _id3(tags: Tags) -> bytes:
-    """ID3v2.3 in UTF-16, which every player reads."""
-    file = io.BytesIO()
-    options = {"id3v2_version": "3", "write_xing": "0", "fflags": "+bitexact"}
-    with av.open(file, "w", format="mp3", options=options) as container:
-        container.metadata.update(tags.texts)
-        container.add_stream("libmp3lame", rate=SAMPLE_RATES[0], layout="stereo")
-        container.start_encoding()
-        return file.getvalue()
 
 
 def _info(count: int, music: int, padding: int, rate: int, bit_rate: int) -> bytes:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from separations.audio.encoding.formats import Format, Tags, Wav
-from separations.audio.info import CHANNELS
+from separations.audio.encoding.formats import Format, Wav
+from separations.audio.info import CHANNELS, Tags
 from separations.audio.store.readers import Reader
 
-HEAD_BYTES = 1 << 16  # more than headers and tags have
+HEAD_BYTES = 1 << 16  # more than headers and tags have, without the cover
 NOT_HERE = 0xFFFFFFFF  # RF64, instead of a size: it stands in the chunk ds64
 MOST_RIFF = NOT_HERE - 1
 DS64_BYTES = 8 + 28
@@ -32,12 +32,12 @@ def gain_db(gain: float) -> float:
     return round(20 * math.log10(gain), 2) + 0.0  # not -0.0
 
 
-def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:
+def _header(wav: Wav, frames: int, rate: int, tags: Tags, tail_bytes: int) -> bytes:
     """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`).
 
-    The tags stand before the samples, as FFmpeg writes them, so that the samples come last. What
-    exceeds the 4 GiB that RIFF can state is RF64 (EBU Tech 3306): the same, with longer sizes in
-    front.
+    The tags that RIFF knows stand before the samples, as FFmpeg writes them; all of them, with the
+    cover, follow the samples (`tail_bytes`) as ID3, where taggers write it. What exceeds the 4 GiB
+    that RIFF can state is RF64 (EBU Tech 3306): the same, with longer sizes in front.
     """
     width = wav.bytes_per_sample
     align = width * CHANNELS
@@ -54,11 +54,10 @@ def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:
     chunks = _chunk(b"fmt ", fmt)
     if wav.is_float:
         chunks += _chunk(b"fact", struct.pack("<I", min(frames, NOT_HERE)))
-    texts = ((b"INAM", tags.title), (b"IART", tags.artist))
-    info = b"".join(_chunk(name, text.encode() + b"\0") for name, text in texts if text)
+    info = b"".join(_chunk(name, text.encode() + b"\0") for name, text in _info(tags) if text)
     if info:
         chunks += _chunk(b"LIST", b"INFO" + info)
-    whole = 4 + len(chunks) + 8 + data
+    whole = 4 + len(chunks) + 8 + data + tail_bytes
     if whole <= MOST_RIFF:
         sizes, stated, name = b"", data, b"RIFF"
     else:
@@ -67,6 +66,26 @@ def _header(wav: Wav, frames: int, rate: int, tags: Tags) -> bytes:
         whole, stated, name = NOT_HERE, NOT_HERE, b"RF64"
     head = name + struct.pack("<I", whole) + b"WAVE"
     return head + sizes + chunks + b"data" + struct.pack("<I", stated)
+
+
+def _info(tags: Tags) -> tuple[tuple[bytes, str], ...]:
+    """The texts of the chunk LIST INFO."""
+    return (
+        (b"INAM", tags.title),
+        (b"IART", tags.artist),
+        (b"IPRD", tags.album),
+        (b"ITRK", str(tags.track or "")),
+        (b"ICRD", str(tags.year or "")),
+        (b"IGNR", tags.genre),
+    )
+
+
+def _tail(frames: int, align: int, tags: Tags) -> bytes:
+    """What follows the samples: a chunk of ID3."""
+    from separations.audio.encoding.tag_blocks import id3  # which few processes need
+
+    padding = bytes(frames * align % 2)
+    return padding + (_chunk(b"id3 ", id3(tags)) if tags != Tags() else b"")
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
@@ -95,9 +114,11 @@ class WavBytes:
     def __init__(self, reader: Reader, wav: Wav, gain: float, tags: Tags) -> None:
         self._reader, self._wav = reader, wav
         self._gain = np.float32(gain)
-        self._head = _header(wav, reader.frames, reader.rate, tags)
         self._align = wav.bytes_per_sample * CHANNELS
-        self.size = len(self._head) + reader.frames * self._align
+        self._tail = _tail(reader.frames, self._align, tags)
+        self._head = _header(wav, reader.frames, reader.rate, tags, len(self._tail))
+        self._end = len(self._head) + reader.frames * self._align  # of the samples
+        self.size = self._end + len(self._tail)
 
     def read(self, start: int, stop: int | None) -> Iterator[bytes]:
         """The bytes from `start` up to `stop`, or to the end, piece by piece."""
@@ -105,8 +126,12 @@ class WavBytes:
         if start < len(self._head):
             yield self._head[start:stop]
             start = len(self._head)
-        if start >= stop:
-            return
+        if start < min(stop, self._end):
+            yield from self._samples(start, min(stop, self._end))
+        if stop > self._end:
+            yield self._tail[max(0, start - self._end) : stop - self._end]
+
+    def _samples(self, start: int, stop: int) -> Iterator[bytes]:
         first, skipped = divmod(start - len(self._head), self._align)
         last = -(-(stop - len(self._head)) // self._align)
         left = stop - start
@@ -150,12 +175,13 @@ def size_of(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int | 
     return size_of(reader.frames, reader.rate, format, tags, bit_rate)
 
 
-def most_bytes(reader: Reader, format: Format, bit_rate: int) -> int:
+def most_bytes(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int:
     """An upper bound of the bytes in a compressed format.
 
     Without a bit rate these are the samples in 24 bits, else what the bit rate makes and a tenth
     more for frames and index.
     """
+    head = HEAD_BYTES + 2 * len(tags.cover)  # which base64 makes longer by a third
     if bit_rate:
-        return HEAD_BYTES + int(1.1 * reader.frames / reader.rate * bit_rate * 125)
-    return HEAD_BYTES + reader.frames * CHANNELS * 3
+        return head + int(1.1 * reader.frames / reader.rate * bit_rate * 125)
+    return head + reader.frames * CHANNELS * 3

@@ -12,7 +12,17 @@ from separations.audio.decoding.allowed_codecs import (
     LOWEST_RATE,
     MOST_CHANNELS,
 )
-from separations.audio.info import AudioInfo
+from separations.audio.info import (
+    LONGEST_KEY,
+    LONGEST_TEXT,
+    MOST_BPM,
+    MOST_COVER,
+    MOST_TRACK,
+    MOST_YEAR,
+    AudioInfo,
+    Tags,
+    cover_type,
+)
 from separations.errors.fault import Fault
 
 logger = logging.getLogger(__name__)
@@ -69,11 +79,12 @@ def _fault(found: dict[str, Any]) -> Fault:
     return Fault(code, **params)
 
 
-def read_info(found: Any, max_seconds: float) -> AudioInfo:
+def read_info(found: Any, cover: bytes, max_seconds: float) -> AudioInfo:
     """The facts about a song, checked for plausibility."""
     try:
-        info = AudioInfo(**found)
-    except TypeError as error:
+        tags = Tags(**found.pop("tags"), cover=cover)
+        info = AudioInfo(**found, tags=tags)
+    except (TypeError, AttributeError, KeyError) as error:
         raise implausible("facts") from error
     holds = (
         info.container in DEMUXERS
@@ -81,7 +92,7 @@ def read_info(found: Any, max_seconds: float) -> AudioInfo:
         and is_whole(info.sample_rate, LOWEST_RATE, HIGHEST_RATE)
         and is_whole(info.channels, 1, MOST_CHANNELS)
         and is_whole(info.frames, 1, min(max_seconds, 1e9) * info.sample_rate)
-        and all(_is_line(text) for text in (info.title, info.artist))
+        and _are_tags(info.tags)
         and isinstance(info.samples_sha256, str)
         and re.fullmatch(r"[0-9a-f]{64}", info.samples_sha256)
     )
@@ -90,9 +101,27 @@ def read_info(found: Any, max_seconds: float) -> AudioInfo:
     return info
 
 
+def _are_tags(tags: Tags) -> bool:
+    numbers = ((tags.track, MOST_TRACK), (tags.track_total, MOST_TRACK), (tags.year, MOST_YEAR))
+    bpm = tags.bpm
+    return (
+        all(_is_line(text) for text in (tags.title, tags.artist, tags.album, tags.genre))
+        and _is_line(tags.key, LONGEST_KEY)
+        and all(value is None or is_whole(value, 1, most) for value, most in numbers)
+        and (bpm is None or (type(bpm) is float and 0 < bpm <= MOST_BPM))
+        and len(tags.cover) <= MOST_COVER
+        and (not tags.cover or bool(cover_type(tags.cover)))
+    )
+
+
 def is_whole(value: Any, lowest: float, highest: float) -> bool:
     return type(value) is int and lowest <= value <= highest
 
 
-def _is_line(text: Any) -> bool:
-    return isinstance(text, str) and len(text) <= 200 and text.isprintable()
+def _is_line(text: Any, longest: int = LONGEST_TEXT) -> bool:
+    return (
+        isinstance(text, str)
+        and len(text) <= longest
+        and text.isprintable()
+        and "\N{REPLACEMENT CHARACTER}" not in text
+    )

@@ -22,6 +22,7 @@ import numpy as np
 from separations.audio import child_process
 from separations.audio.decoding.allowed_codecs import HIGHEST_RATE, LOWEST_RATE
 from separations.audio.decoding.decoder_protocol import (
+    COVER,
     HEAD,
     MOST_SAMPLES,
     MOST_TEXT,
@@ -29,7 +30,7 @@ from separations.audio.decoding.decoder_protocol import (
     TEXT,
     Block,
 )
-from separations.audio.info import CHANNELS, AudioInfo
+from separations.audio.info import CHANNELS, MOST_COVER, AudioInfo
 from separations.audio.level_limits import FOLDED, HIGHEST_LEVEL, check_song
 from separations.audio.sandbox.answers import implausible, is_whole, read_info, read_object
 from separations.audio.sandbox.decoder_check import FRAMES, DecoderCheck, tiny_song, unavailable
@@ -105,7 +106,7 @@ def _probe_once_more(path: Path, max_seconds: float) -> AudioInfo:
 def _probe(song: Path | IO[bytes], max_seconds: float) -> AudioInfo:
     try:
         with DecoderProcess(song, "probe", max_seconds) as child:
-            info = read_info(child.read_message().get("info"), max_seconds)
+            info = child.read_info(max_seconds)
     except Fault as fault:
         if fault.code == "decoder_unavailable":
             decoder_check.record(fault.trace)
@@ -119,7 +120,7 @@ def _probe(song: Path | IO[bytes], max_seconds: float) -> AudioInfo:
 
 def _read_tiny_song() -> None:
     with tiny_song() as song, DecoderProcess(song, "probe", 1.0) as child:
-        if read_info(child.read_message().get("info"), 1.0).frames != FRAMES:
+        if child.read_info(1.0).frames != FRAMES:
             raise implausible("length of the tiny song")
 
 
@@ -260,6 +261,21 @@ class DecoderProcess:
         if read_object(content) != {"end": True}:
             raise implausible("end")
         return None
+
+    def read_info(self, max_seconds: float) -> AudioInfo:
+        """The facts about a song, and its cover. A fault is raised."""
+        found = self.read_message()
+        return read_info(found.get("info"), self._cover(found.get("cover")), max_seconds)
+
+    def _cover(self, size: Any) -> bytes:
+        """The cover of `size` bytes, which is empty where there is none."""
+        if not is_whole(size, 0, MOST_COVER):
+            raise implausible("size of a cover")
+        if size == 0:
+            return b""
+        if HEAD.unpack(self._read(HEAD.size)) != (COVER, size):
+            raise implausible("cover")
+        return bytes(self._read(size))
 
     def _message(self) -> tuple[bytes, bytearray]:
         kind, size = HEAD.unpack(self._read(HEAD.size))

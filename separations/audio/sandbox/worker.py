@@ -3,7 +3,7 @@
 Standard input is the song, opened by the parent. Answers go to standard output as messages
 (`audio.decoding.decoder_protocol`); `audio.sandbox.decoder_process` reads and checks them:
 
-- probe: the facts about a song of at most LIMIT seconds, or a fault;
+- probe: the facts about a song of at most LIMIT seconds and its cover, or a fault;
 - decode: the sample rate, blocks of stereo, and an end or a fault.
 
 Everything is imported, and libraries are set up, before the sandbox closes.
@@ -19,11 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from separations.audio.decoding.decoder_protocol import HEAD, MOST_SAMPLES, SAMPLES, TEXT, Block
+from separations.audio.decoding.decoder_protocol import (
+    COVER,
+    HEAD,
+    MOST_SAMPLES,
+    SAMPLES,
+    TEXT,
+    Block,
+)
 from separations.audio.decoding.downmix import gather, stereo
 from separations.audio.decoding.mp4_index import check_index
 from separations.audio.decoding.probe import probe
 from separations.audio.decoding.source import open_source
+from separations.audio.info import AudioInfo
 from separations.audio.sandbox import lockdown
 from separations.errors.fault import Fault
 
@@ -40,7 +48,7 @@ def main() -> None:
     try:
         check_index(SONG)
         if task == "probe":
-            send(info=asdict(probe(SONG, limit)))
+            _send_info(probe(SONG, limit))
         else:
             _decode()
     except MemoryError:  # FFmpeg's, too; its memory is free again
@@ -49,6 +57,15 @@ def main() -> None:
         send(fault=fault.code, params=fault.params)
     # The sandbox forbids some of what Python does at its end, and there is nothing to clean up.
     os._exit(0)
+
+
+def _send_info(info: AudioInfo) -> None:
+    """The facts, with the cover's length in place of the cover, which follows them."""
+    cover, found = info.tags.cover, asdict(info)
+    found["tags"].pop("cover")
+    send(info=found, cover=len(cover))
+    if cover:
+        _write(COVER, np.frombuffer(cover, np.uint8))
 
 
 def _decode() -> None:

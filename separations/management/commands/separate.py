@@ -21,7 +21,6 @@ from separations.audio.encoding.formats import (
     MODEL_RATE,
     RATE_CHOICES,
     Format,
-    Tags,
     bit_rates,
     read_format,
     read_rate,
@@ -120,7 +119,8 @@ class Command(BaseCommand):
             if not format.keeps_overs and max(peaks) > 1.0:
                 self.stderr.write(f"{file}: all stems were turned down together so none clips.")
             for stem in done.stems:
-                tags = Tags(f"{info.title or file.stem} ({stem.name})", info.artist)
+                title = f"{info.tags.title or file.stem} ({stem.name})"
+                tags = replace(info.tags, title=title)
                 source = at_rate(StoredStem(paths[stem.name], done.frames), rate)
                 target = finished / f"{stem.name}.{format.extension}"
                 render.write(source, target, format, gain, tags, output.bit_rate)

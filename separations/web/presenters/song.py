@@ -7,15 +7,16 @@ from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
 from separations.access.permissions import Grant, SongKey
+from separations.audio.info import Tags
 from separations.delivery import playback
 from separations.delivery.stem_names import stem_label, stem_list
 from separations.errors import user_messages
 from separations.jobs import results
 from separations.logs.secret_tokens import ShareToken
-from separations.models import Job
+from separations.models import Job, Upload
 from separations.queue import queue_position
 from separations.queue.queue_position import Standing
-from separations.web.number_format import lasting
+from separations.web.number_format import lasting, plain_number
 from separations.web.presenters.downloads import khz
 from separations.web.presenters.levels import SILENCE
 
@@ -40,6 +41,10 @@ class SongPresenter:
     working: bool
     title: str
     artist: str
+    album: str
+    about: str
+    tempo_and_key: str
+    cover: str
     length: str
     rate: str
     seconds: float
@@ -91,6 +96,10 @@ def present_song(job: Job, grant: Grant | None = None) -> SongPresenter:
         working=run.state == Job.State.RUNNING,
         title=job.upload.title,
         artist=job.upload.artist,
+        album=job.upload.album,
+        about=_about(job.upload),
+        tempo_and_key=_tempo_and_key(job.upload),
+        cover=_cover(grant.key, job.upload),
         length=lasting(job.upload.seconds),
         rate=khz(job.upload.sample_rate),
         seconds=math.floor(job.upload.seconds * 100) / 100,
@@ -131,6 +140,34 @@ def _error(job: Job) -> str:
 
 def standstill() -> str:
     return user_messages.standstill(queue_position.standstill())
+
+
+def _about(upload: Upload) -> str:
+    """Album, track, year and genre, as far as the tags say them."""
+    parts = [upload.album, _track(upload.tags), str(upload.year or ""), upload.genre]
+    return " · ".join(filter(None, parts))
+
+
+def _track(tags: Tags) -> str:
+    if tags.track is None:
+        return ""
+    if tags.track_total is None:
+        return gettext("track %(track)d") % {"track": tags.track}
+    return gettext("track %(track)d of %(total)d") % {
+        "track": tags.track,
+        "total": tags.track_total,
+    }
+
+
+def _tempo_and_key(upload: Upload) -> str:
+    """Both are the tags', as somebody or some program wrote them: nothing is measured here."""
+    bpm = gettext("%(bpm)s BPM") % {"bpm": plain_number(upload.bpm or 0.0)}
+    key = gettext("key %(key)s") % {"key": upload.key}
+    return " · ".join([bpm] * bool(upload.bpm) + [key] * bool(upload.key))
+
+
+def _cover(key: SongKey, upload: Upload) -> str:
+    return reverse("separations:cover", args=[key]) if upload.has_cover else ""
 
 
 def _headline(job: Job) -> str:

@@ -8,7 +8,7 @@ from django.views.decorators.http import (
     require_safe,
 )
 
-from separations.access import permissions
+from separations.access import permissions, share_links
 from separations.access.permissions import SongKey
 from separations.audio.encoding.formats import (
     DEFAULT_FORMAT,
@@ -25,6 +25,7 @@ from separations.fair_use import rate_limits
 from separations.fair_use.address_ranges import widest_range
 from separations.fair_use.client_address import client
 from separations.fair_use.rate_limits import limited
+from separations.logs.secret_tokens import ShareToken
 from separations.models import Job
 from separations.web.presenters.levels import mix_level_sentence
 from separations.web.site_request import SiteRequest
@@ -47,6 +48,15 @@ def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
         return responses.send(request, download, attach="download" in request.GET)
     except Fault as fault:
         return _download_error(request, song, fault)
+
+
+@limited("listen")
+@require_safe
+def cover(request: HttpRequest, song: SongKey) -> HttpResponseBase:
+    """The picture in the song's tags."""
+    job = permissions.song_or_404(request, song).job
+    is_shared = isinstance(song, ShareToken)
+    return responses.send_cover(request, job, share_links.CACHE_SECONDS if is_shared else 86400)
 
 
 @limited("download")
