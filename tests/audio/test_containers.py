@@ -223,7 +223,7 @@ CUT = {
     "WavPack": ("wavpack", "wv", 0, ""),
     "MP4": ("aac", "mp4", 0, ""),
     "MP4 with its index in front": ("aac", "mp4", 0, "faststart"),
-    "MP4 in fragments": ("aac", "mp4", 0, "frag_keyframe+empty_moov"),
+    "MP4 in fragments": ("aac", "mp4", 0, "frag_every_frame+empty_moov"),
     "film in MP4": ("aac", "mp4", 30, "faststart"),
     "CAF": ("alac", "caf", 0, ""),
 }

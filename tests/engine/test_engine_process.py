@@ -174,7 +174,7 @@ def test_engines_that_cannot_start_rest_longer_each_time(
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with EngineProcess() as engine:
         for most in (1, 2, 4):
-            with pytest.raises(Fault, match="engine_died"):
+            with pytest.raises(Fault, match="engine_unavailable"):
                 list(engine.run(request, 60.0))
             assert most - 0.5 < engine.rest <= most
 
