@@ -13,6 +13,7 @@ from separations.models import Job
 from separations.queue.queue_switch import NO_CONSUMER, PAUSED
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
+SampleRate = Literal["model", "song"]
 STAGES = [*Job.Stage.values, PAUSED, NO_CONSUMER]
 CODES = sorted(FAULTS)
 EVENTS = [f"separation.{status}" for status in ("completed", "failed", "cancelled")]
@@ -23,6 +24,7 @@ VALUES: dict[str, list[Any]] = {
     "Stage": STAGES,
     "Format": list(FORMATS),
     "BitRate": bit_rates(),
+    "SampleRate": list(get_args(SampleRate)),
     "FaultCode": CODES,
     "WebhookEvent": EVENTS,
 }
@@ -38,6 +40,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "Stage": _list("Stage", "What is done with a song, or what keeps everybody waiting."),
     "Format": _list("Format", "A download format."),
     "BitRate": _list("BitRate", "In kbit/s, of lossy formats; none has them all.", "integer"),
+    "SampleRate": _list("SampleRate", "Of a download: the models' 44.1 kHz, or the song's own."),
     "FaultCode": _list("FaultCode", "Why something failed; `/api/problems` explains each."),
     "WebhookEvent": _list("WebhookEvent", "What a webhook tells of."),
 }

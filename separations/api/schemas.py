@@ -13,11 +13,16 @@ from separations.api.named_values import (
     BitRate,
     FaultCode,
     FormatName,
+    SampleRate,
     Stage,
     Status,
     in_words,
 )
-from separations.audio.encoding.formats import DEFAULT_FORMAT, names_with_bit_rates
+from separations.audio.encoding.formats import (
+    DEFAULT_FORMAT,
+    MODEL_RATE,
+    names_with_bit_rates,
+)
 from separations.engine.options import (
     BY_SENDER,
     DECLARED,
@@ -156,6 +161,7 @@ class Task(Progress):
     bpm: float | None
     key: str | None = Field(description='As the file says it, such as "F#m" or "8A".')
     duration: float = Field(description="Seconds.")
+    sample_rate: int = Field(description="Of the song as it was sent, in Hz.")
     stems: list[StemLinks]
     notes: list[str] = Field(description="What is worth knowing, in the reader's language.")
     gain_db: float | None = Field(
@@ -243,7 +249,10 @@ class FormatChoice(Schema):
     extension: str
     content_type: str
     bit_rates: list[BitRate] = Field(description="kbit/s; the last is the default.")
-    sample_rates: list[int]
+    sample_rates: list[int] = Field(
+        description="Hz, those that its files can have; empty where these are all. At "
+        "`sample_rate=model` a file has 44.1 kHz, Ogg Opus 48."
+    )
     may_be_turned_down: bool = Field(description="Whether `gain_db` applies.")
 
 
@@ -296,6 +305,11 @@ class Wanted(Schema):
         None,
         description=f"kbit/s, for {in_words(names_with_bit_rates(), 'and')}; the highest by "
         "default.",
+    )
+    sample_rate: SampleRate = Field(
+        MODEL_RATE,
+        description="`model`: 44.1 kHz, at which the models work. `song`: that of the song (see "
+        "`sample_rate` of a task), resampled; MP3, M4A and Opus take some rates only.",
     )
     start: str = Field("", alias="from", description="Seconds; the beginning by default.")
     stop: str = Field("", alias="to", description="Seconds; the end by default.")

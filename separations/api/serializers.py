@@ -60,6 +60,7 @@ def serialize_task(request: HttpRequest, job: Job) -> schemas.Task:
         bpm=job.upload.bpm,
         key=job.upload.key or None,
         duration=job.upload.seconds,
+        sample_rate=job.upload.sample_rate,
         stems=stems,
         notes=user_messages.note_sentences(job.notes),
         error=now.error,

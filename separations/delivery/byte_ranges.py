@@ -7,9 +7,9 @@ import re
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.http import content_disposition_header
 
 from separations.delivery.byte_sources import ByteSource
+from separations.delivery.file_names import content_disposition
 
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -79,9 +79,7 @@ def _describe(response: HttpResponseBase, name: str, etag: str, *, attach: bool)
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Cache-Control"] = "private, max-age=3600"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    disposition = content_disposition_header(attach, name)
-    if disposition:
-        response.headers["Content-Disposition"] = disposition
+    response.headers["Content-Disposition"] = content_disposition(name, attach=attach)
 
 
 def _resolve(first: str, last: str, size: int) -> tuple[int, int] | None:

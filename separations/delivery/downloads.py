@@ -1,7 +1,6 @@
 """Downloads: a stem, a mix or a time range of either in any format, or all stems as ZIP."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property, partial
@@ -9,17 +8,27 @@ from pathlib import Path
 from typing import Literal
 
 from django.db.models import prefetch_related_objects
-from pathvalidate import sanitize_filename
 
 from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
 from separations.audio.info import SAMPLE_RATE, Tags
-from separations.audio.mixing.mix import Mix, peak_of
-from separations.audio.mixing.mix_spec import parse_mix
+from separations.audio.mixing.mix import Mix, Track, peak_of
+from separations.audio.mixing.mix_spec import MixSettings, parse_mix
+from separations.audio.mixing.resampled_peak import peak_at_rate
 from separations.audio.store.readers import Part, Reader, StoredStem, Watched
+from separations.audio.store.resampled import Resampled, frames_at
 from separations.delivery import encoding_cache, encoding_jobs
 from separations.delivery.byte_sources import OfResult
 from separations.delivery.encoding_jobs import FinishedFile, GrowingFile
+from separations.delivery.file_names import (
+    archive_details,
+    file_name,
+    format_details,
+    mix_name,
+    range_name,
+    stem_name,
+)
+from separations.delivery.time_range import Span, frames_of
 from separations.disk import disk_space
 from separations.errors.fault import Fault, storage_fault
 from separations.fair_use.client_turns import Turn
@@ -28,26 +37,16 @@ from separations.models import Job, Stem
 
 CHOSEN = "chosen-"  # the prefix of files that hold a mix or a range
 ENCODING_VERSION = 4  # raised with every change that makes other bytes of the same samples
-SECONDS = re.compile(r"(?=\.?\d)\d{0,6}(?:\.\d{0,9})?", re.ASCII)
-ROUNDING = SAMPLE_RATE // 100  # by how many samples a page may have rounded the length of a song
-SHORTEST = SAMPLE_RATE // 100
 
 Wait = Literal["all", "some", "none"]
-
-
-@dataclass(frozen=True)
-class Span:
-    """The samples from `start` up to `stop`."""
-
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
 class Download:
     """Some of a job's sound in a format.
 
-    name: the stem's, or "mix".
+    name: the stem's, or "mix". label: what it is, in the names of files.
+    span: the part of the song, where it is one.
     settings: distinguishes it from other downloads of that name.
     level: finds the gain that keeps it within full scale, in turns of a client; called only for
         formats without head-room.
@@ -55,6 +54,8 @@ class Download:
 
     job: Job
     name: str
+    label: str
+    span: Span | None
     settings: str
     reader: Reader
     level: Callable[[str], float]
@@ -77,7 +78,10 @@ class Download:
 
     @property
     def file_name(self) -> str:
-        return file_name(self.job, self.name, self.format.extension)
+        rate = self.reader.rate
+        details = [_range_name(self.span), *format_details(self.format, self.bit_rate, rate)]
+        upload, extension = self.job.upload, self.format.extension
+        return file_name(upload.artist, upload.title, self.label, details, extension)
 
     @property
     def identity(self) -> str:
@@ -176,8 +180,14 @@ class Download:
         return self.job.rendition_folder / f"{name}.{self.format.extension}"
 
 
-def of_stem(stem: Stem, format: Format, bit_rate: int, span: Span | None = None) -> Download:
-    """A stem, or the part of it in `span`.
+def of_stem(
+    stem: Stem,
+    format: Format,
+    bit_rate: int,
+    span: Span | None = None,
+    rate: int = SAMPLE_RATE,
+) -> Download:
+    """A stem, or the part of it in `span`, at a sample rate in Hz that the format takes.
 
     Raises:
         Fault: result_gone when its samples are not stored any more.
@@ -185,30 +195,73 @@ def of_stem(stem: Stem, format: Format, bit_rate: int, span: Span | None = None)
     job = stem.job
     if job.frames is None or not stem.path.is_file():
         raise Fault("result_gone")
-    reader: Reader = StoredStem(stem.path, job.frames)
-    settings = ""
-    if span is not None and span != Span(0, job.frames):
-        reader = Part(reader, span.start, span.stop)
-        settings = f"{span.start}-{span.stop}"
-    return Download(job, stem.name, settings, reader, lambda _: needed_gain(job), format, bit_rate)
+    whole, part = Span(0, job.frames), None if span == Span(0, job.frames) else span
+    return Download(
+        job,
+        stem.name,
+        stem_name(stem.name),
+        part,
+        _settings(part.text if part else "", _rate_text(rate)),
+        _part(StoredStem(stem.path, job.frames), part or whole, rate),
+        lambda _: _common_gain(job, rate),
+        format,
+        bit_rate,
+    )
 
 
-def of_mix(job: Job, text: str, span: Span, format: Format, bit_rate: int) -> Download:
+def of_mix(
+    job: Job, text: str, span: Span, format: Format, bit_rate: int, rate: int = SAMPLE_RATE
+) -> Download:
     """The mix that `text` describes (see `separations.audio.mixing.mix_spec`), or a part of it.
 
     Raises:
         Fault: result_gone; bad_option when there is no such mix.
     """
-    mix, canonical_text = _mix(job, text)
+    mix, chosen = _mix(job, text)
+
+    def level(client: str) -> float:
+        peak = _peak(mix, span, client)
+        return common_gain([peak_at_rate(mix, peak, span.start, span.stop, rate)])
+
     return Download(
         job,
         "mix",
-        f"{canonical_text} {span.start}-{span.stop}",
-        Part(mix, span.start, span.stop),
-        lambda client: common_gain([_peak(mix, span, client)]),
+        mix_name(chosen),
+        None if span == Span(0, mix.frames) else span,
+        _settings(chosen.canonical_text, span.text, _rate_text(rate)),
+        _part(mix, span, rate),
+        level,
         format,
         bit_rate,
     )
+
+
+def _part(reader: Reader, span: Span, rate: int) -> Reader:
+    if rate != reader.rate:
+        start, stop = frames_at(span.start, rate), frames_at(span.stop, rate)
+        return Part(Resampled(reader, rate), start, stop)
+    return reader if span == Span(0, reader.frames) else Part(reader, span.start, span.stop)
+
+
+def _settings(*parts: str) -> str:
+    return " ".join(filter(None, parts))
+
+
+def _rate_text(rate: int) -> str:
+    return "" if rate == SAMPLE_RATE else f"{rate} Hz"
+
+
+def _range_name(span: Span | None) -> str:
+    return range_name(span.start, span.stop) if span else ""
+
+
+def _common_gain(job: Job, rate: int) -> float:
+    """The gain for formats without head-room, the same for all stems of a job at a sample rate."""
+    if rate == SAMPLE_RATE:
+        return needed_gain(job)
+    frames = job.frames or 0
+    mixes = ((Mix((Track.plain(stem.path),), frames), stem.peak) for stem in job.stems.all())
+    return common_gain([peak_at_rate(mix, peak, 0, frames, rate) for mix, peak in mixes])
 
 
 def mix_peak(job: Job, text: str, span: Span, client: str = "") -> float | None:
@@ -220,7 +273,7 @@ def mix_peak(job: Job, text: str, span: Span, client: str = "") -> float | None:
     Raises:
         Fault: as `of_mix`; storage.
     """
-    mix, _text = _mix(job, text)
+    mix, _settings = _mix(job, text)
     try:
         return _peak(mix, span, client) if mix.tracks else None
     except OSError as error:
@@ -231,52 +284,29 @@ def _peak(mix: Mix, span: Span, client: str) -> float:
     return peak_of(mix, span.start, span.stop, partial(encoding_jobs.turn, client))
 
 
-def _mix(job: Job, text: str) -> tuple[Mix, str]:
+def _mix(job: Job, text: str) -> tuple[Mix, MixSettings]:
     frames = frames_of(job)
     paths = {stem.name: stem.path for stem in job.stems.all()}
     if not all(path.is_file() for path in paths.values()):
         raise Fault("result_gone")
-    settings = parse_mix(text, list(paths))
-    return Mix.of(settings, paths, frames), settings.canonical_text
+    chosen = parse_mix(text, list(paths))
+    return Mix.of(chosen, paths, frames), chosen
 
 
-def frames_of(job: Job) -> int:
-    """The length of a job's stems in samples. Raises Fault (result_gone) when it has none."""
-    if not job.has_stems or job.frames is None:
-        raise Fault("result_gone")
-    return job.frames
-
-
-def span_of(job: Job, start: str, stop: str) -> Span:
-    """The range between two times in seconds, each of which may be left open.
-
-    Raises:
-        Fault: result_gone; bad_option when the song has no such part.
-    """
-    frames = frames_of(job)
-    if not start and not stop:
-        return Span(0, frames)
-    first = _frame(start) if start else 0
-    last = _frame(stop) if stop else frames
-    if first is not None and last is not None and last <= frames + ROUNDING:
-        last = min(last, frames)
-        if last - first >= SHORTEST:
-            return Span(first, last)
-    allowed = f"0 ≤ from < to ≤ {frames / SAMPLE_RATE:.2f}"
-    raise Fault("bad_option", option="from, to", allowed=allowed)
-
-
-def _frame(seconds: str) -> int | None:
-    return round(float(seconds) * SAMPLE_RATE) if SECONDS.fullmatch(seconds) else None
-
-
-def of_stems(job: Job, format: Format, bit_rate: int, span: Span | None = None) -> list[Download]:
+def of_stems(
+    job: Job,
+    format: Format,
+    bit_rate: int,
+    span: Span | None = None,
+    rate: int = SAMPLE_RATE,
+) -> list[Download]:
     """All stems of a job, or that part of them. Raises Fault: see `of_stem`."""
     prefetch_related_objects([job], "stems")  # so that no encoder's thread uses the database
-    return [of_stem(stem, format, bit_rate, span) for stem in job.stems.all()]
+    return [of_stem(stem, format, bit_rate, span, rate) for stem in job.stems.all()]
 
 
-def file_name(job: Job, what: str, extension: str) -> str:
-    """The file name of a download, in the song's own script: TITLE - WHAT.EXTENSION."""
-    title = sanitize_filename(job.upload.title, replacement_text="_", max_len=150) or "song"
-    return f"{title} - {what}.{extension}"
+def archive_name(stems: list[Download]) -> str:
+    """The file name of a ZIP of these stems."""
+    first, upload = stems[0], stems[0].job.upload
+    kind = archive_details(first.format, first.bit_rate, first.reader.rate)
+    return file_name(upload.artist, upload.title, "Stems", [_range_name(first.span), *kind], "zip")

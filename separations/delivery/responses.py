@@ -23,6 +23,7 @@ from separations.audio.info import cover_type
 from separations.delivery import byte_ranges, downloads
 from separations.delivery.archives import Archive
 from separations.delivery.byte_sources import ByteSource, InMemory
+from separations.delivery.time_range import Span
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
 from separations.fair_use.address_ranges import widest_range
@@ -62,7 +63,12 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
 
 
 def send_archive(
-    request: HttpRequest, job: Job, format: Format, bit_rate: int, span: downloads.Span | None
+    request: HttpRequest,
+    job: Job,
+    format: Format,
+    bit_rate: int,
+    span: Span | None,
+    rate: int,
 ) -> HttpResponseBase:
     """Send all stems of a job as one ZIP, or the range of bytes that was requested.
 
@@ -71,7 +77,7 @@ def send_archive(
     """
     if not job.has_stems:
         raise Fault("result_gone")
-    archive = Archive(job, downloads.of_stems(job, format, bit_rate, span))
+    archive = Archive(job, downloads.of_stems(job, format, bit_rate, span, rate))
     etag = f'"{archive.identity}"'
     if byte_ranges.is_known(request, etag):
         return byte_ranges.not_modified(etag)
@@ -85,7 +91,7 @@ def send_archive(
         request,
         WhileAllowed(archive.source(wait, widest_range(client(request))), Permit.of(request, job)),
         "application/zip",
-        downloads.file_name(job, "stems", "zip"),
+        downloads.archive_name(archive.stems),
         etag,
         attach=True,
     )

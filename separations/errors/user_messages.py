@@ -148,6 +148,13 @@ FAULTS: dict[str, tuple[int, Promise]] = {
         ),
     ),
     # The options
+    "rate_not_in_format": (
+        422,
+        _(
+            "Files of the format %(format)s cannot have a sample rate of %(khz)s kHz. Choose WAV "
+            "or FLAC, or 44.1 kHz."
+        ),
+    ),
     "bad_option": (422, _("%(option)s must be one of or within: %(allowed)s.")),
     "no_such_stem": (422, _("This model has no stem “%(stem)s”. Choose one of: %(stems)s.")),
     "bad_model_name": (422, _("“%(model)s” cannot be the name of a model.")),

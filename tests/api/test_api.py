@@ -1,5 +1,6 @@
 """The API, request by request: authorization and answers."""
 
+import io
 import json
 import uuid
 from dataclasses import replace
@@ -7,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import soundfile
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import UnreadablePostError
@@ -158,12 +160,21 @@ def test_what_is_tried_again_and_again_is_counted_as_songs_are(
 def test_downloads_know_ranges_formats_and_what_the_reader_has(
     program: Client, song: bytes
 ) -> None:
-    at = f"/api/separate/{send(program, song).json()['task_id']}/stems/drums"
+    task = send(program, song).json()
+    assert task["sample_rate"] == sounds.RATE
+    at = f"/api/separate/{task['task_id']}/stems/drums"
     finish()
+    assert program.get(f"{at}?sample_rate=48000").json()["code"] == "bad_field"
+    Upload.objects.update(sample_rate=96_000)
+    refused = program.get(f"{at}?sample_rate=song&format=opus").json()
+    assert (refused["code"], refused["status"]) == ("rate_not_in_format", 422)
+    resampled = program.get(f"{at}?sample_rate=song&format=wav24")
+    assert '"My song (Drums) 96 kHz 24-bit.wav"' in resampled.headers["Content-Disposition"]
+    assert soundfile.info(io.BytesIO(b"".join(resampled))).samplerate == 96_000
     whole = program.get(at)
     etag = whole.headers["ETag"]
     assert "attachment" in whole.headers["Content-Disposition"]
-    assert "My song - drums.wav" in whole.headers["Content-Disposition"]
+    assert "My song (Drums).wav" in whole.headers["Content-Disposition"]
     part = program.get(at, headers={"Range": "bytes=0-3"})
     assert (part.status_code, b"".join(part)) == (206, b"RIFF")
     assert program.get(at, headers={"If-None-Match": etag}).status_code == 304
@@ -362,6 +373,8 @@ def test_the_limits_are_told_to_whoever_asks(
     formats = {each["name"]: each for each in found["formats"]}
     assert formats["mp3"]["bit_rates"] == [128, 192, 256, 320]
     assert formats["opus"]["sample_rates"] == [48_000]
+    assert formats["mp3"]["sample_rates"] == [32_000, 44_100, 48_000]
+    assert formats["wav24"]["sample_rates"] == []  # all
     assert [formats[n]["may_be_turned_down"] for n in ("wav", "float32")] == [True, False]
     rates = {each["name"]: each for each in found["rates"]}
     assert (rates["upload"]["quota"], rates["upload"]["left"]) == (5, 4)

@@ -94,7 +94,7 @@ def test_the_curl_lines_of_the_documents_do_what_they_say(
     assert script.count("curl ") == 8
     assert '"status":"completed"' in done.stdout
     names = {path.name for path in tmp_path.iterdir()}
-    assert {"song - vocals.mp3", "song - stems.zip", "song - mix.wav"} <= names
+    assert {"song (Vocals).mp3", "song (Stems) FLAC.zip", "song (Without vocals).wav"} <= names
     jobs = json.loads(done.stdout[done.stdout.rindex('{"items"') :])
     assert jobs["items"][0]["status"] == "completed"
     answer = requests.get(f"{site.url}/api/separate/{jobs['items'][0]['task_id']}", timeout=30)

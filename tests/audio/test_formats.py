@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import av
 import pytest
@@ -47,7 +48,7 @@ NEW = {
         "WebM (Opus)",
         "webm",
         "audio/webm",
-        FFmpegFile("webm", "libopus", 48_000),
+        FFmpegFile("webm", "libopus", (48_000,)),
         (112, 224),
     ),
 }
@@ -99,7 +100,7 @@ def check_file(data: bytes, format: Format) -> None:
     encoder = format.encoder
     codec, rate = "flac", sounds.RATE
     if isinstance(encoder, FFmpegFile):
-        codec, rate = encoder.codec.removeprefix("lib"), encoder.sample_rate
+        codec, rate = encoder.codec.removeprefix("lib"), encoder.rates[0]
     with av.open(io.BytesIO(data), "r") as container:
         (stream,) = container.streams.audio
         tags = {name.lower(): text for name, text in (container.metadata | stream.metadata).items()}
@@ -126,7 +127,10 @@ def test_the_page_offers_and_sends_a_new_format(new: Format, job: Job, anna: Use
         assert f'<option value="{value}"{waits}>{label}</option>' in page
         response = browser.get(f"/songs/{job.pk}/stems/drums?format={value}&download=1")
         assert response.headers["Content-Type"] == new.content_type
-        assert f"a - drums.{new.extension}" in response.headers["Content-Disposition"]
+        disposition = unquote(response.headers["Content-Disposition"])
+        which = {"alac": " alac", "flac16": " 16-bit", "webm": ""}[new.name]
+        which += " 112 kbps" if rate == 112 else ""
+        assert f"누구 - a (Drums){which}.{new.extension}" in disposition
         check_file(b"".join(response), new)
 
 
@@ -207,9 +211,9 @@ def test_the_command_line_refuses_the_same_in_words(
 
 def test_labels_are_translated() -> None:
     with translation.override("ko"):
-        assert download_choices()[0].label == "WAV 16비트"
+        assert download_choices(sounds.RATE)[0].label == "WAV 16비트"
     with translation.override("en"):
-        assert download_choices()[0].label == "WAV 16-bit"
+        assert download_choices(sounds.RATE)[0].label == "WAV 16-bit"
 
 
 def test_the_user_guide_names_every_format() -> None:

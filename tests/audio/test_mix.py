@@ -4,6 +4,7 @@ import html
 import io
 import json
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -17,6 +18,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -416,7 +418,7 @@ def test_the_mix_downloads_as_it_was_set(get: Get, song: dict[str, Samples]) -> 
     assert response.headers["Content-Type"] == "audio/wav"
     disposition = unquote(response.headers["Content-Disposition"])
     assert disposition.startswith("attachment")
-    assert "노래 _1_ - mix.wav" in disposition
+    assert re.search(r"누구 - 노래 _1_ \(Mix [0-9a-f]{6}\) 32-bit float\.wav", disposition)
     data = body(response)
     assert response.headers["Content-Length"] == str(len(data))
     with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -483,12 +485,74 @@ def test_a_mix_comes_in_every_format(get: Get, song: dict[str, Samples], asked: 
     response = get(**query)
     data = body(response)
     assert response.headers["Content-Length"] == str(len(data))
-    assert f"노래 _1_ - mix.{name}" in unquote(response.headers["Content-Disposition"])
+    disposition = unquote(response.headers["Content-Disposition"])
+    which = "".join(f" {rate} kbps" for rate in asked.split("-")[1:])  # none is the usual one
+    assert disposition.endswith(f") 0m00.25s-0m02.25s{which}.{name}")
     seconds, tags = described(data)
     assert seconds == 2.0
     assert (tags["title"], tags["artist"]) == ("노래 <1> (mix)", "누구")
     half = get(headers={"Range": "bytes=1000-"}, **query)
     assert (half.status_code, body(half)) == (206, data[1000:])
+
+
+def test_the_song_s_own_rate_is_offered_and_sent(get: Get, visitor: Client, job: Job) -> None:
+    Upload.objects.update(sample_rate=48_000)
+    page = visitor.get(f"/songs/{job.pk}").content.decode()
+    assert '<option value="song">48 kHz, as the song</option>' in page
+    assert "data-model-rate" not in page
+    query = {"mix": "drums:100:0", "format": "float32"}
+    plain, own = get(**query), get(**query, sample_rate="song")
+    assert plain.headers["ETag"] != own.headers["ETag"]
+    assert ") 48 kHz 32-bit float.wav" in own.headers["Content-Disposition"]
+    data = body(own)
+    found, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    assert (rate, len(found)) == (48_000, round(FRAMES * 48_000 / sounds.RATE))
+    wanted = soxr.resample(wave(plain).T, sounds.RATE, 48_000, quality="VHQ")
+    assert sounds.snr(wanted[100:-100], found[100:-100]) > 120
+    part = get(**query, sample_rate="song", headers={"Range": "bytes=300001-400002"})
+    assert (part.status_code, body(part)) == (206, data[300_001:400_003])
+    span = wave(get(**query, sample_rate="song", **{"from": "1", "to": "2.5"})).T
+    np.testing.assert_array_equal(span, found[48_000:120_000])
+    archive = body(get("archive", format="flac", sample_rate="song"))
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        first = opened.namelist()[0]
+        assert first == "누구 - 노래 _1_ (Drums) 48 kHz.flac"
+        assert soundfile.info(io.BytesIO(opened.read(first))).samplerate == 48_000
+    stem = get("stems/bass", format="mp3-320", sample_rate="song")
+    assert soundfile.info(io.BytesIO(body(stem))).samplerate == 48_000
+
+
+def test_a_rate_that_a_format_cannot_have_is_refused_in_words(
+    get: Get, visitor: Client, job: Job
+) -> None:
+    Upload.objects.update(sample_rate=96_000)
+    page = visitor.get(f"/songs/{job.pk}").content.decode()
+    assert re.findall('value="([^"]+)"(?: data-waits)? data-model-rate', page) == [
+        *(f"mp3-{rate}" for rate in (320, 256, 192, 128)),
+        *(f"opus-{rate}" for rate in (192, 128, 96)),
+    ]
+    refused = get(format="mp3-320", sample_rate="song")
+    assert refused.status_code == 422
+    assert "mp3 cannot have a sample rate of 96 kHz" in refused.content.decode()
+    assert get(format="wav", sample_rate="96000").status_code == 422
+    assert get(format="m4a-256", sample_rate="song").status_code == 200
+
+
+def test_a_song_at_44_1_khz_has_no_other_rate(get: Get, visitor: Client, job: Job) -> None:
+    page = visitor.get(f"/songs/{job.pk}").content.decode()
+    assert "· 44.1 kHz ·" in page
+    assert "sample_rate" not in page
+    assert get(sample_rate="song").headers["ETag"] == get().headers["ETag"]
+
+
+def test_a_mix_that_rises_between_its_samples_does_not_clip(get: Get, job: Job) -> None:
+    Upload.objects.update(sample_rate=96_000)
+    query = {"mix": "drums:100:0,bass:100:0,vocals:100:0", "sample_rate": "song"}
+    whole = wave(get(**query, format="float32"))
+    sent = wave(get(**query, format="wav24"))
+    most = np.abs(whole).max()
+    assert most > 1.0
+    np.testing.assert_allclose(sent, whole / most, atol=2**-22)
 
 
 def test_everything_that_changes_the_bytes_changes_the_tag(get: Get, job: Job) -> None:
@@ -707,7 +771,9 @@ def test_a_mix_needs_finished_stems_that_are_there(get: Get, job: Job) -> None:
 def test_all_stems_come_in_one_zip_in_the_new_formats(get: Get) -> None:
     for asked, extension in (("m4a-128", "m4a"), ("opus-96", "opus")):
         with zipfile.ZipFile(io.BytesIO(body(get("archive", format=asked)))) as archive:
-            assert archive.namelist() == [f"노래 _1_ - {name}.{extension}" for name in NAMES]
+            which = f"{asked.partition('-')[2]} kbps.{extension}"
+            labels = [name.capitalize() for name in NAMES]
+            assert archive.namelist() == [f"누구 - 노래 _1_ ({each}) {which}" for each in labels]
             one = body(get("stems/bass", format=asked))
             assert archive.read(archive.namelist()[1]) == one
 
@@ -736,7 +802,8 @@ class Gate:
 
 class Gated:
     def __init__(self, reader: Reader, gate: Gate) -> None:
-        self.frames, self._reader, self._gate = reader.frames, reader, gate
+        self.frames, self.rate = reader.frames, reader.rate
+        self._reader, self._gate = reader, gate
 
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         for number, block in enumerate(self._reader.read(start, stop)):

@@ -275,6 +275,7 @@ class Long:
     """A reader of five hours of a slow ramp."""
 
     frames = 5 * 3600 * 44_100
+    rate = sounds.RATE
 
     def read(self, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
         yield np.repeat(np.arange(start, stop, dtype=np.float64)[:, None] / 2**30, 2, 1).astype(

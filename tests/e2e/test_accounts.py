@@ -80,7 +80,7 @@ def test_a_song_goes_into_an_account_and_out_by_a_link(
     assert third.url.startswith(f"{link}#mix=")
     with third.expect_download() as started:
         third.get_by_role("button", name="Download Drums").click()
-    assert started.value.suggested_filename == f"{TITLE} - drums.wav"
+    assert started.value.suggested_filename == f"{TITLE} (Drums).wav"
     expect(third.locator("form[method=post]")).to_have_count(0)
     third.screenshot(path=keep / "shared.png", full_page=True)
     fits_and_can_be_used(third)

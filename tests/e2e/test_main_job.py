@@ -106,7 +106,7 @@ def test_a_song_is_dropped_watched_played_and_downloaded(
         with page.expect_download() as started:
             page.locator(f".stem.{stem}").get_by_role("button").click()
         path = tmp_path / started.value.suggested_filename
-        assert path.name == f"{title} - {stem}.wav"
+        assert path.name == f"{title} ({stem.capitalize()}) 32-bit float.wav"
         started.value.save_as(path)
         samples = soundfile.read(path, dtype="float32")[0].T
         assert samples.shape == mixture.shape
@@ -117,7 +117,7 @@ def test_a_song_is_dropped_watched_played_and_downloaded(
     assert min(centroids, key=lambda stem: centroids[stem]) == "bass"
     with page.expect_download() as started:
         page.get_by_role("button", name="All stems (ZIP)").click()
-    assert started.value.suggested_filename == f"{title} - stems.zip"
+    assert started.value.suggested_filename == f"{title} (Stems) 32-bit float.zip"
 
     # The same page on a phone, in the dark, in Korean.
     views: dict[str, dict[str, Any]] = {

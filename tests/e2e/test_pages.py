@@ -151,7 +151,7 @@ def test_everything_works_without_javascript(
     page.select_option("select[name=format]", "mp3-192")
     with page.expect_download() as started:
         page.get_by_role("button", name="Download Drums").click()
-    assert started.value.suggested_filename == "song 1 - drums.mp3"
+    assert started.value.suggested_filename == "song 1 (Drums) 192 kbps.mp3"
     page.screenshot(path=keep / "no-javascript.png", full_page=True)
     context.close()
 

@@ -1,5 +1,6 @@
 """With the real htdemucs weights: equal to Demucs' own Separator, and as good as it should be."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,24 @@ EXCERPT = 12.0, 21.0  # seconds of reference/mixture.flac
 SDR = {"drums": 8.9, "bass": 6.1, "other": 4.4, "vocals": 17.5}
 
 
-def separate(source: Path, staging: Path, store: Path) -> dict[str, sounds.Samples]:
+OFFSET = 0.02
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineProcess]:
+    with EngineProcess() as process:
+        yield process
+
+
+def separate(
+    engine: EngineProcess, song: sounds.Samples, folder: Path, store: Path
+) -> dict[str, sounds.Samples]:
+    staging = folder / "staging"
     staging.mkdir()
-    request = Request(str(source), str(staging), str(store), str(staging.parent), OPTIONS, 0)
-    with EngineProcess() as engine:
-        *_, done = engine.run(request, 600.0)
+    source = folder / "excerpt.wav"
+    soundfile.write(source, song.T, sounds.RATE, "FLOAT")
+    request = Request(str(source), str(staging), str(store), str(folder), OPTIONS, 0)
+    *_, done = engine.run(request, 600.0)
     assert isinstance(done, Done)
     return {
         stem.name: np.concatenate(list(read_stem(staging / f"{stem.name}.flac"))).T
@@ -47,12 +61,13 @@ def song() -> sounds.Samples:
 
 @pytest.fixture(scope="module")
 def found(
-    song: sounds.Samples, real_store: Path, tmp_path_factory: pytest.TempPathFactory
+    engine: EngineProcess,
+    song: sounds.Samples,
+    real_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, sounds.Samples]:
     """Its stems, as the engine makes them."""
-    folder = tmp_path_factory.mktemp("real")
-    soundfile.write(folder / "excerpt.wav", song.T, sounds.RATE, "FLOAT")
-    return separate(folder / "excerpt.wav", folder / "staging", real_store)
+    return separate(engine, song, tmp_path_factory.mktemp("real"), real_store)
 
 
 def test_every_stem_agrees_with_separator(
@@ -76,6 +91,16 @@ def test_stems_are_close_to_the_true_ones(found: dict[str, sounds.Samples]) -> N
     for name, least in SDR.items():
         truth = excerpt(sounds.shared(f"reference/{name}.flac"))
         assert sounds.snr(truth, found[name]) >= least, name
+
+
+def test_an_offset_is_in_one_stem_alone(
+    engine: EngineProcess, song: sounds.Samples, real_store: Path, tmp_path: Path
+) -> None:
+    piece = song[:, : sounds.RATE] + np.float32(OFFSET)
+    stems = separate(engine, piece, tmp_path, real_store)
+    assert sounds.snr(piece, np.sum(list(stems.values()), axis=0)) > 20
+    for name, stem in stems.items():
+        assert stem.mean() == pytest.approx(OFFSET * (name == "other"), abs=0.1 * OFFSET), name
 
 
 def excerpt(path: Path) -> sounds.Samples:

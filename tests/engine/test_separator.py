@@ -101,7 +101,8 @@ def assert_equal(found: Stems, wanted: Stems) -> None:
 def test_it_equals_demucs_whatever_the_length(
     tmp_path: Path, bags: Callable[[str], Bag], frames: int
 ) -> None:
-    samples = sounds.music(4.0)[:, :frames] + np.float32(0.01)
+    samples = sounds.music(4.0)[:, :frames]
+    samples += np.float32(0.0005) - samples.mean()  # as the mean of music, not as an offset
     options = Options(model="tiny")
     found = ours(bags("tiny"), song_file(tmp_path, samples), options)
     assert_equal(found, demucs(bags("tiny"), samples, options))
@@ -168,6 +169,35 @@ def test_one_stem_and_the_rest(tmp_path: Path, bags: Callable[[str], Bag], rest:
         else stems["drums"] + stems["bass"] + stems["other"]
     )
     np.testing.assert_allclose(pair["instrumental"], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "options"),
+    [
+        ((0.02, 0.02), Options()),
+        ((0.02, 0.0), Options()),
+        ((0.2, -0.2), Options()),
+        ((0.02, 0.02), Options(stems="vocals", rest="mixture")),
+        ((0.02, 0.02), Options(stems="vocals", rest="sum")),
+        ((0.02, 0.0), Options(stems="other", rest="sum")),
+    ],
+    ids=lambda value: f"{value.stems}-{value.rest}" if isinstance(value, Options) else str(value),
+)
+def test_one_stem_alone_gets_an_offset(
+    tmp_path: Path, bags: Callable[[str], Bag], offsets: tuple[float, float], options: Options
+) -> None:
+    samples = sounds.music(1.2)
+    samples -= samples.mean(axis=1, keepdims=True)
+    offset = np.array(offsets, np.float32)[:, None]
+    plain = ours(bags("tiny"), song_file(tmp_path, samples), options)
+    found = ours(bags("tiny"), song_file(tmp_path, samples + offset), options)
+    carrier = "instrumental" if options.stems == "vocals" else "other"
+    assert_equal(found, {name: stem + offset * (name == carrier) for name, stem in plain.items()})
+    missing, missing_too = (  # in the stems' sum
+        np.abs(song - sum(stems.values())).max()
+        for song, stems in ((samples, plain), (samples + offset, found))
+    )
+    assert missing_too == pytest.approx(missing, abs=1e-6)
 
 
 def test_models_of_unneeded_sources_do_not_run(tmp_path: Path, bags: Callable[[str], Bag]) -> None:
@@ -239,6 +269,7 @@ def test_the_song_on_disk_has_the_statistics_torch_would_give(tmp_path: Path) ->
     samples = sounds.music(3.0) + np.float32(0.1)
     song = song_file(tmp_path, samples)
     mono = torch.from_numpy(samples).mean(0)
+    assert song.means == pytest.approx(samples.mean(axis=1, dtype=np.float64), rel=1e-5)
     assert song.mean == pytest.approx(float(mono.mean()), rel=1e-5)
     assert song.deviation == pytest.approx(float(mono.std()), rel=1e-5)
     np.testing.assert_array_equal(song.read(100, 2_000), samples[:, 100:2_000])

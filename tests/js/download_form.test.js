@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { listenToDownloadForm } from "../../static/js/mixer/download_form.js";
+import { listenToDownloadForm, offerRates } from "../../static/js/mixer/download_form.js";
 
 /** Submit the form with an option of this data, and return what the page shows. */
 function shownOnSubmit(dataset, isForm = true) {
@@ -25,4 +25,18 @@ test("a format that is sent only once complete says that it is being made", () =
 test("other formats, and other forms, say nothing", () => {
   assert.equal(shownOnSubmit({}), "");
   assert.equal(shownOnSubmit({ waits: "" }, false), "");
+});
+
+test("the song's rate is offered where the format can have it", () => {
+  const options = [{ value: "model" }, { value: "song" }];
+  const rates = { options, value: "song" };
+  const elements = { format: { selectedOptions: [{ dataset: {} }] } };
+  elements["sample_rate"] = rates;
+  offerRates({ elements });
+  assert.deepEqual([rates.value, options[1].disabled], ["song", false]);
+  elements.format.selectedOptions = [{ dataset: { modelRate: "" } }];
+  offerRates({ elements });
+  assert.deepEqual([rates.value, options[1].disabled], ["model", true]);
+  delete elements.sample_rate;
+  offerRates({ elements }); // a song at 44.1 kHz
 });

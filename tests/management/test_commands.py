@@ -41,12 +41,14 @@ def test_separate_writes_a_folder_of_stems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["float32", "flac", "mp3"])
 def test_separate_writes_every_format(tmp_path: Path, format: str) -> None:
-    source = sounds.wav(tmp_path / "a.wav", sounds.music(1.5))
-    rate = ("--bitrate", "128") if format == "mp3" else ()
-    run("separate", str(source), "--out", str(tmp_path), "--format", format, *rate)
+    source = sounds.wav(tmp_path / "a.wav", sounds.music(1.5, 48_000), 48_000)
+    more = {"mp3": ("--bitrate", "128"), "flac": ("--rate", "song")}.get(format, ())
+    run("separate", str(source), "--out", str(tmp_path), "--format", format, *more)
     extension = format if format in ("flac", "mp3") else "wav"
     path = tmp_path / "a" / f"drums.{extension}"
-    assert soundfile.info(path).frames == int(1.5 * sounds.RATE)
+    rate = 48_000 if format == "flac" else sounds.RATE
+    assert soundfile.info(path).samplerate == rate
+    assert soundfile.info(path).frames == int(1.5 * rate)
     if format == "mp3":
         with av.open(str(path)) as container:
             assert container.bit_rate < 150_000

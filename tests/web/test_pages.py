@@ -319,7 +319,8 @@ def test_every_format_downloads_under_the_songs_name(
     assert response.headers["Content-Type"] == content_type
     disposition = unquote(response.headers["Content-Disposition"])
     assert disposition.startswith("attachment")
-    assert f"한국어 노래 - drums.{kind.lower()}" in disposition
+    assert "한국어 노래 (Drums)" in disposition
+    assert disposition.endswith(f".{kind.lower()}")
     with soundfile.SoundFile(io.BytesIO(body(response))) as file:
         assert (file.format, file.subtype, file.frames) == (kind, subtype, finished.frames)
     if kind == "MP3":
@@ -332,10 +333,11 @@ def test_all_stems_come_in_one_zip(finished: Job, visitor: Client, asked: str) -
     response = visitor.get(f"/songs/{finished.pk}/archive?format={asked}&download=1")
     data = body(response)
     assert response.headers["Content-Length"] == str(len(data))
-    extension = "mp3" if asked.startswith("mp3") else "wav"
+    which = {"wav": ".wav", "float32": " 32-bit float.wav", "mp3-128": " 128 kbps.mp3"}[asked]
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None
-        names = [f"한국어 노래 - {n}.{extension}" for n in ("drums", "bass", "other", "vocals")]
+        labels = ("Drums", "Bass", "Other", "Vocals")
+        names = [f"한국어 노래 ({label}){which}" for label in labels]
         assert archive.namelist() == names
         one = body(visitor.get(f"/songs/{finished.pk}/stems/bass?format={asked}"))
         assert archive.read(names[1]) == one

@@ -12,10 +12,10 @@ from separations.api import schemas
 from separations.api.descriptions import BYTES
 from separations.api.openapi import SOUND, file_responses, problem_responses
 from separations.api.serializers import status_name
-from separations.audio.encoding.formats import Format, read_format
+from separations.audio.encoding.formats import Format, read_format, read_rate
 from separations.audio.info import COVER_TYPES
 from separations.audio.mixing.gain_laws import FARTHEST, LOUDEST, UNITY
-from separations.delivery import downloads, responses
+from separations.delivery import downloads, responses, time_range
 from separations.errors.fault import Fault
 from separations.models import Job
 
@@ -39,8 +39,9 @@ def stem(
     """In any format, whole or a time range; `Range` and `If-None-Match` work."""
     job = _finished(request, task_id)
     found = permissions.stem_or_404(job, stem_name)
-    span = downloads.span_of(job, wanted.start, wanted.stop)
-    download = downloads.of_stem(found, *_format(wanted), span)
+    span = time_range.span_of(job, wanted.start, wanted.stop)
+    format, bit_rate, rate = _format(wanted, job)
+    download = downloads.of_stem(found, format, bit_rate, span, rate)
     return _as_accepted(request, responses.send(request, download, attach=True))
 
 
@@ -69,8 +70,8 @@ def mixdown(
 ) -> HttpResponseBase:
     """The stems mixed anew: karaoke, for example, is `mix=vocals:80:0:m`."""
     job = _finished(request, task_id)
-    span = downloads.span_of(job, wanted.start, wanted.stop)
-    download = downloads.of_mix(job, mix, span, *_format(wanted))
+    span = time_range.span_of(job, wanted.start, wanted.stop)
+    download = downloads.of_mix(job, mix, span, *_format(wanted, job))
     return _as_accepted(request, responses.send(request, download, attach=True))
 
 
@@ -86,8 +87,10 @@ def mixdown(
 def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpResponseBase:
     """All of one format, whole or a time range."""
     job = _finished(request, task_id)
-    span = downloads.span_of(job, wanted.start, wanted.stop)
-    return _as_accepted(request, responses.send_archive(request, job, *_format(wanted), span))
+    span = time_range.span_of(job, wanted.start, wanted.stop)
+    format, bit_rate, rate = _format(wanted, job)
+    response = responses.send_archive(request, job, format, bit_rate, span, rate)
+    return _as_accepted(request, response)
 
 
 def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -121,5 +124,7 @@ def _finished(request: HttpRequest, task_id: uuid.UUID) -> Job:
     return job
 
 
-def _format(wanted: schemas.Wanted) -> tuple[Format, int]:
-    return read_format(wanted.format, wanted.bitrate)
+def _format(wanted: schemas.Wanted, job: Job) -> tuple[Format, int, int]:
+    """Format, bit rate and sample rate."""
+    format, bit_rate = read_format(wanted.format, wanted.bitrate)
+    return format, bit_rate, read_rate(wanted.sample_rate, job.upload.sample_rate, format)

@@ -14,8 +14,7 @@ from separations.access import permissions
 from separations.api import auth, job_pages, named_values, schemas
 from separations.api.openapi import OPEN, problem_responses
 from separations.api.serializers import serialize_task
-from separations.audio.encoding.formats import DEFAULT_FORMAT, FORMATS, FFmpegFile, Format
-from separations.audio.info import SAMPLE_RATE
+from separations.audio.encoding.formats import DEFAULT_FORMAT, FORMATS, Format
 from separations.engine.weights.store import list_models
 from separations.fair_use import quotas, rate_limits
 from separations.models import Job
@@ -174,14 +173,12 @@ def limits(request: HttpRequest) -> schemas.Limits:
 
 
 def _format_choice(format: Format) -> schemas.FormatChoice:
-    encoder = format.encoder
-    rate = encoder.sample_rate if isinstance(encoder, FFmpegFile) else SAMPLE_RATE
     return schemas.FormatChoice(
         name=format.name,
         label=gettext(format.label),
         extension=format.extension,
         content_type=format.content_type,
         bit_rates=list(format.bit_rates),
-        sample_rates=[rate],
+        sample_rates=sorted(format.sample_rates),
         may_be_turned_down=not format.keeps_overs,
     )

@@ -26,7 +26,7 @@ from separations.audio.encoding.formats import (
 from separations.audio.encoding.mp3 import CbrMp3
 from separations.audio.encoding.tag_blocks import opus_comments, tag_mp4
 from separations.audio.encoding.write_only import WriteOnly
-from separations.audio.info import SAMPLE_RATE, Tags
+from separations.audio.info import Tags
 from separations.audio.store.readers import Samples
 from separations.audio.store.stem_file import disk_errors
 
@@ -38,12 +38,13 @@ class _Sink(Protocol):
 def encode(
     blocks: Iterable[Samples],
     frames: int,
+    rate: int,
     target: Path,
     format: Format,
     tags: Tags,
     bit_rate: int,
 ) -> None:
-    """Write `blocks`, `frames` samples in all, as the new file `target` in a compressed format.
+    """Write `blocks`, `frames` samples at `rate` Hz, as the new file `target`, compressed.
 
     The number of samples is stated exactly in all of them: by MP3 and Opus as delay and padding,
     by M4A as an edit list. (FFmpeg's own decoder leaves an M4A's last packet whole all the same.)
@@ -52,34 +53,39 @@ def encode(
     Raises:
         OSError: the file cannot be written.
     """
-    with disk_errors(target), _open(target, frames, format, tags, bit_rate) as file:
+    with disk_errors(target), _open(target, frames, rate, format, tags, bit_rate) as file:
         for block in blocks:
             file.write(block)
 
 
-def size_of(frames: int, format: Format, tags: Tags, bit_rate: int) -> int | None:
+def size_of(frames: int, rate: int, format: Format, tags: Tags, bit_rate: int) -> int | None:
     """How many bytes `encode` will write; None where that depends on the samples."""
     is_constant = isinstance(format.encoder, ConstantRateMp3)
-    return CbrMp3(frames, tags, bit_rate).size if is_constant else None
+    return CbrMp3(frames, rate, tags, bit_rate).size if is_constant else None
 
 
 @contextmanager
-def _open(target: Path, frames: int, format: Format, tags: Tags, bit_rate: int) -> Iterator[_Sink]:
+def _open(
+    target: Path, frames: int, rate: int, format: Format, tags: Tags, bit_rate: int
+) -> Iterator[_Sink]:
     match format.encoder:
         case Flac(bits):
-            with _unbuffered(target) as file, FlacFile(file, frames, tags, bits) as flac:
+            with _unbuffered(target) as file, FlacFile(file, frames, rate, tags, bits) as flac:
                 yield flac
         case ConstantRateMp3():
-            with _unbuffered(target) as file, _Mp3File(file, CbrMp3(frames, tags, bit_rate)) as mp3:
+            with (
+                _unbuffered(target) as file,
+                _Mp3File(file, CbrMp3(frames, rate, tags, bit_rate)) as mp3,
+            ):
                 yield mp3
         case FFmpegFile(moves_back=True) as made:
-            with _Container(target, made, {}, bit_rate) as container:
+            with _Container(target, made, rate, {}, bit_rate) as container:
                 yield container
             tag_mp4(target, tags)
         case FFmpegFile() as made:
             with (
                 _unbuffered(target) as file,
-                _Container(WriteOnly(file), made, opus_comments(tags), bit_rate) as container,
+                _Container(WriteOnly(file), made, rate, opus_comments(tags), bit_rate) as container,
             ):
                 yield container
         case Wav():
@@ -99,17 +105,17 @@ class _Mp3File:
         self._file, self._layout, self._frames = WriteOnly(file), layout, 0
         self._written = 0
         self._codec = av.CodecContext.create("libmp3lame", "w")
-        self._codec.sample_rate, self._codec.layout = SAMPLE_RATE, "stereo"
+        self._codec.sample_rate, self._codec.layout = layout.rate, "stereo"
         self._codec.format = av.AudioFormat("fltp")
         self._codec.bit_rate = 1000 * layout.bit_rate
-        self._codec.time_base = Fraction(1, SAMPLE_RATE)
+        self._codec.time_base = Fraction(1, layout.rate)
         self._write(layout.head)
 
     def __enter__(self) -> "_Mp3File":
         return self
 
     def write(self, block: Samples) -> None:
-        self._encode(_frame(block, self._frames))
+        self._encode(_frame(block, self._frames, self._layout.rate))
         self._frames += len(block)
 
     def _encode(self, frame: av.AudioFrame | None) -> None:
@@ -133,25 +139,27 @@ class _Container:
         self,
         target: Path | WriteOnly,
         made: FFmpegFile,
+        rate: int,
         comments: dict[str, str],
         bit_rate: int,
     ) -> None:
         # Bit-exact: no random serial number, so that a file that is made again is the same file.
-        options = {**dict(made.options), "fflags": "+bitexact"}
+        options = {name: text.format(rate=rate) for name, text in made.options}
+        options["fflags"] = "+bitexact"
         file = str(target) if isinstance(target, Path) else target
         self._container = av.open(file, "w", format=made.container, options=options)
         self._container.metadata.update(comments)
-        stream = self._container.add_stream(made.codec, rate=made.sample_rate, layout="stereo")
+        stream = self._container.add_stream(made.codec, rate=made.rate_for(rate), layout="stereo")
         self._stream = cast(AudioStream, stream)
         if bit_rate:
             self._stream.bit_rate = bit_rate * 1000
-        self._frames = 0
+        self._frames, self._rate = 0, rate
 
     def __enter__(self) -> "_Container":
         return self
 
     def write(self, block: Samples) -> None:
-        self._container.mux(self._stream.encode(_frame(block, self._frames)))
+        self._container.mux(self._stream.encode(_frame(block, self._frames, self._rate)))
         self._frames += len(block)
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
@@ -162,8 +170,8 @@ class _Container:
             self._container.close()
 
 
-def _frame(block: Samples, start: int) -> av.AudioFrame:
+def _frame(block: Samples, start: int, rate: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.T), "fltp", "stereo")
-    frame.sample_rate = SAMPLE_RATE
-    frame.pts, frame.time_base = start, Fraction(1, SAMPLE_RATE)
+    frame.sample_rate = rate
+    frame.pts, frame.time_base = start, Fraction(1, rate)
     return frame

@@ -11,7 +11,7 @@ import soundfile
 
 from separations.audio.encoding.tag_blocks import comment_block, picture_block
 from separations.audio.encoding.write_only import WriteOnly
-from separations.audio.info import CHANNELS, SAMPLE_RATE, Tags
+from separations.audio.info import CHANNELS, Tags
 from separations.audio.store.readers import Samples
 from separations.audio.store.stem_file import FLAC_HEAD
 
@@ -27,10 +27,10 @@ class FlacFile:
     smallest and the largest frame. Here these stay 0, which means unknown (RFC 9639, 8.2).
     """
 
-    def __init__(self, file: BinaryIO, frames: int, tags: Tags, bits: int) -> None:
+    def __init__(self, file: BinaryIO, frames: int, rate: int, tags: Tags, bits: int) -> None:
         self._output = _Once(file, _FlacHead(frames, tags))
         self._file = soundfile.SoundFile(
-            self._output, "w", SAMPLE_RATE, CHANNELS, subtype=f"PCM_{bits}", format="FLAC"
+            self._output, "w", rate, CHANNELS, subtype=f"PCM_{bits}", format="FLAC"
         )
 
     def __enter__(self) -> "FlacFile":

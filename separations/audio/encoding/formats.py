@@ -5,7 +5,7 @@ kind here and its `case` in `encoder.open_encoder`; mypy finds a kind that has n
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from separations.audio.info import SAMPLE_RATE
 from separations.errors.fault import Fault
@@ -18,6 +18,9 @@ def _(label: str) -> str:
 
 # The kinds of encoders
 
+MP3_RATES = (44_100, 48_000, 32_000)  # of MPEG-1
+AAC_RATES = (44_100, 48_000, 96_000, 88_200, 64_000, 32_000, 24_000, 22_050, 16_000)  # Hz
+
 
 @dataclass(frozen=True)
 class Wav:
@@ -26,6 +29,10 @@ class Wav:
     bytes_per_sample: Literal[2, 3, 4]
     is_float: bool = False
 
+    def takes(self, rate: int) -> bool:
+        """Whether samples may come at this rate (Hz)."""
+        return rate > 0
+
 
 @dataclass(frozen=True)
 class Flac:
@@ -33,25 +40,40 @@ class Flac:
 
     bits: Literal[16, 24] = 24
 
+    def takes(self, rate: int) -> bool:
+        """In a head of a frame a rate is 16 bits of Hz, or of ten Hz (RFC 9639, 9.1.2)."""
+        return rate < 1 << 16 or (rate % 10 == 0 and rate < 10 << 16)
+
 
 @dataclass(frozen=True)
 class ConstantRateMp3:
     """MP3 by LAME at a constant bit rate, whose size is known beforehand."""
+
+    def takes(self, rate: int) -> bool:
+        return rate in MP3_RATES
 
 
 @dataclass(frozen=True)
 class FFmpegFile:
     """A container and a codec by FFmpeg's names, and the muxer's options.
 
-    sample_rate: at which the codec works; FFmpeg resamples. moves_back: whether the muxer changes
+    rates: at which the codec works; FFmpeg resamples what comes at another one to the first of
+    them. options: "{rate}" in one becomes the sample rate. moves_back: whether the muxer changes
     what it has written, so that nothing can be sent before the end.
     """
 
     container: str
     codec: str
-    sample_rate: int = SAMPLE_RATE
+    rates: tuple[int, ...] = (SAMPLE_RATE,)
     options: tuple[tuple[str, str], ...] = ()
     moves_back: bool = False
+
+    def rate_for(self, rate: int) -> int:
+        """The rate of the file that samples at `rate` become."""
+        return rate if rate in self.rates else self.rates[0]
+
+    def takes(self, rate: int) -> bool:
+        return rate in self.rates
 
 
 Encoder = Wav | Flac | ConstantRateMp3 | FFmpegFile
@@ -79,6 +101,10 @@ class Format:
         are encoded into a file first."""
         return self.encoder if isinstance(self.encoder, Wav) else None
 
+    def takes(self, rate: int) -> bool:
+        """Whether samples can be written at this rate (Hz): at 44.1 kHz always."""
+        return rate == SAMPLE_RATE or self.encoder.takes(rate)
+
     @property
     def keeps_overs(self) -> bool:
         """Whether samples beyond full scale survive, so that no gain is needed."""
@@ -90,6 +116,26 @@ class Format:
         return not (isinstance(self.encoder, FFmpegFile) and self.encoder.moves_back)
 
     @property
+    def sample_rates(self) -> tuple[int, ...]:
+        """In Hz, those that its files can have; none where these are all."""
+        match self.encoder:
+            case ConstantRateMp3():
+                return MP3_RATES
+            case FFmpegFile(rates=rates):
+                return rates
+        return ()
+
+    @property
+    def short_name(self) -> str:
+        """What tells it from other formats of its extension, in the names of files."""
+        match self.encoder:
+            case Wav(width, is_float):
+                return f"{8 * width}-bit" + (" float" if is_float else "")
+            case Flac(bits):
+                return f"{bits}-bit"
+        return self.name
+
+    @property
     def default_bit_rate(self) -> int:
         """The highest, 0 where there is none."""
         return max(self.bit_rates, default=0)
@@ -98,15 +144,16 @@ class Format:
 M4A = FFmpegFile(
     "ipod",
     "aac",
+    AAC_RATES,
     # Else the edit list, which states where the song ends, is rounded to milliseconds.
     # The index goes before the samples, so that players can begin without the whole file.
-    options=(("movie_timescale", str(SAMPLE_RATE)), ("movflags", "+faststart")),
+    options=(("movie_timescale", "{rate}"), ("movflags", "+faststart")),
     moves_back=True,
 )
 OPUS = FFmpegFile(
     "opus",
     "libopus",
-    sample_rate=48_000,  # in which an Opus stream counts its samples, always
+    rates=(48_000,),  # in which an Opus stream counts its samples, always
     options=(("flush_packets", "1"),),  # pages of a second go out as they are ready
 )
 FORMATS = {
@@ -156,6 +203,25 @@ def read_format_choice(text: str) -> tuple[Format, int]:
     if text not in choices:
         raise Fault("bad_option", option="format", allowed=", ".join(choices))
     return choices[text]
+
+
+MODEL_RATE: Final = "model"
+SONG_RATE: Final = "song"
+RATE_CHOICES = (MODEL_RATE, SONG_RATE)
+
+
+def read_rate(choice: str, song: int, format: Format) -> int:
+    """The sample rate in Hz that a word of RATE_CHOICES means for a song that has the rate `song`.
+
+    Raises:
+        Fault: bad_option when it is another word; rate_not_in_format.
+    """
+    if choice not in RATE_CHOICES:
+        raise Fault("bad_option", option="sample_rate", allowed=", ".join(RATE_CHOICES))
+    rate = song if choice == SONG_RATE else SAMPLE_RATE
+    if not format.takes(rate):
+        raise Fault("rate_not_in_format", format=format.name, khz=f"{rate / 1000:g}")
+    return rate
 
 
 def format_choices() -> list[tuple[str, Format, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from separations.audio.encoding.formats import Format, Wav
-from separations.audio.info import CHANNELS, SAMPLE_RATE, Tags
+from separations.audio.info import CHANNELS, Tags
 from separations.audio.store.readers import Reader
 
 HEAD_BYTES = 1 << 16  # more than headers and tags have, without the cover
@@ -32,7 +32,7 @@ def gain_db(gain: float) -> float:
     return round(20 * math.log10(gain), 2) + 0.0  # not -0.0
 
 
-def _header(wav: Wav, frames: int, tags: Tags, tail_bytes: int) -> bytes:
+def _header(wav: Wav, frames: int, rate: int, tags: Tags, tail_bytes: int) -> bytes:
     """RIFF/WAVE header (Microsoft Multimedia Standards Update, 1994: PCM, or float with `fact`).
 
     The tags that RIFF knows stand before the samples, as FFmpeg writes them; all of them, with the
@@ -46,8 +46,8 @@ def _header(wav: Wav, frames: int, tags: Tags, tail_bytes: int) -> bytes:
         "<HHIIHH",
         3 if wav.is_float else 1,
         CHANNELS,
-        SAMPLE_RATE,
-        SAMPLE_RATE * align,
+        rate,
+        rate * align,
         align,
         width * 8,
     )
@@ -116,7 +116,7 @@ class WavBytes:
         self._gain = np.float32(gain)
         self._align = wav.bytes_per_sample * CHANNELS
         self._tail = _tail(reader.frames, self._align, tags)
-        self._head = _header(wav, reader.frames, tags, len(self._tail))
+        self._head = _header(wav, reader.frames, reader.rate, tags, len(self._tail))
         self._end = len(self._head) + reader.frames * self._align  # of the samples
         self.size = self._end + len(self._tail)
 
@@ -165,14 +165,14 @@ def write(
 
     level = np.float32(gain)
     blocks = (block * level for block in reader.read(0, reader.frames))
-    encode(blocks, reader.frames, target, format, tags, bit_rate)
+    encode(blocks, reader.frames, reader.rate, target, format, tags, bit_rate)
 
 
 def size_of(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int | None:
     """How many bytes `write` will write in a compressed format, None if that is unknown before."""
     from separations.audio.encoding.encoder import size_of
 
-    return size_of(reader.frames, format, tags, bit_rate)
+    return size_of(reader.frames, reader.rate, format, tags, bit_rate)
 
 
 def most_bytes(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int:
@@ -183,5 +183,5 @@ def most_bytes(reader: Reader, format: Format, tags: Tags, bit_rate: int) -> int
     """
     head = HEAD_BYTES + 2 * len(tags.cover)  # which base64 makes longer by a third
     if bit_rate:
-        return head + int(1.1 * reader.frames / SAMPLE_RATE * bit_rate * 125)
+        return head + int(1.1 * reader.frames / reader.rate * bit_rate * 125)
     return head + reader.frames * CHANNELS * 3

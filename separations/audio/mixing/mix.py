@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from separations.audio.info import CHANNELS
+from separations.audio.info import CHANNELS, SAMPLE_RATE
 from separations.audio.mixing.gain_laws import gain_of, pan_gains
 from separations.audio.mixing.mix_spec import MixSettings
 from separations.audio.store.readers import Samples
@@ -74,6 +74,11 @@ class Track:
             return cls(path, (gain, gain * stays), (gain * moves, 0.0))
         return cls(path, (gain * stays, gain), (0.0, gain * moves))
 
+    @classmethod
+    def plain(cls, path: Path) -> "Track":
+        """A track that leaves its stem as it is."""
+        return cls(path, (1.0, 1.0), (0.0, 0.0))
+
     @property
     def most(self) -> float:
         """The largest gain that the louder of two channels can get."""
@@ -86,6 +91,7 @@ class Mix:
 
     tracks: tuple[Track, ...]
     frames: int
+    rate: int = SAMPLE_RATE
 
     @classmethod
     def of(cls, settings: MixSettings, paths: dict[str, Path], frames: int) -> "Mix":
@@ -175,11 +181,16 @@ def peak_of(mix: Mix, start: int, stop: int, turn: Callable[[], Turn] = Alone) -
         return peak.value
 
 
-def _search(mix: Mix, start: int, stop: int, turn: Callable[[], Turn]) -> float:
+def cell_bounds(mix: Mix, start: int, stop: int) -> NDArray[np.float64]:
+    """The bounds of `mix` in a part of it, a row for each cell; 0 outside the part."""
     first, last = start // PEAK_FRAMES, -(-stop // PEAK_FRAMES)
     bounds = np.zeros(-(-last // PIECES_PER_CELL) * PIECES_PER_CELL)
     bounds[first:last] = mix.bounds()[first:last]
-    cells = bounds.reshape(-1, PIECES_PER_CELL)
+    return bounds.reshape(-1, PIECES_PER_CELL)
+
+
+def _search(mix: Mix, start: int, stop: int, turn: Callable[[], Turn]) -> float:
+    cells = cell_bounds(mix, start, stop)
     found = 0.0
     with ExitStack() as stack:
         held: Turn | None = None

@@ -8,13 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from separations.audio.info import SAMPLE_RATE
 from separations.audio.store.stem_file import read_stem
 
 Samples = NDArray[np.float32]  # (samples, 2), full scale ±1
 
 
 class Reader(Protocol):
-    """A stem, a mix of several, or a part of either.
+    """A stem, a mix of several, or a part of either. rate: samples a second.
 
     A sample has the same bits wherever reading began, so a resumed download continues the same
     file.
@@ -22,6 +23,9 @@ class Reader(Protocol):
 
     @property
     def frames(self) -> int: ...
+
+    @property
+    def rate(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         """The samples from `start` up to `stop`, in blocks of at most a second and a half."""
@@ -34,6 +38,7 @@ class StoredStem:
 
     path: Path
     frames: int
+    rate: int = SAMPLE_RATE
 
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         return read_stem(self.path, start, stop)
@@ -51,6 +56,10 @@ class Part:
     def frames(self) -> int:
         return self.stop - self.start
 
+    @property
+    def rate(self) -> int:
+        return self.whole.rate
+
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         return self.whole.read(self.start + start, min(self.start + stop, self.stop))
 
@@ -65,6 +74,10 @@ class Watched:
     @property
     def frames(self) -> int:
         return self.whole.frames
+
+    @property
+    def rate(self) -> int:
+        return self.whole.rate
 
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         self.check()

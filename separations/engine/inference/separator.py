@@ -2,8 +2,9 @@
 
 The result equals that of `demucs.api.Separator` on the same samples, as far as the networks agree.
 Different are the order of the chunks, the seeded shifts, and the summation, which holds only as
-much of the song as neighbouring chunks cover; and networks do not run on silent chunks. This module
-does not import torch: the engine that runs the networks does.
+much of the song as neighbouring chunks cover; networks do not run on silent chunks; and a constant
+offset of the song (see `offset`) is not added to every stem. This module does not import torch: the
+engine that runs the networks does.
 """
 
 import itertools
@@ -18,6 +19,7 @@ import numpy as np
 
 from separations.audio.info import SAMPLE_RATE
 from separations.engine.inference.network import Network, Samples
+from separations.engine.inference.offset import CARRIER, Constants
 from separations.engine.options import (
     ALL_STEMS,
     Options,
@@ -37,10 +39,12 @@ SILENCE = 2.0**-16  # half a step of 16 bits
 class Song(Protocol):
     """Random access to a decoded mixture of `frames` samples at 44.1 kHz.
 
-    mean, deviation: of its mono downmix, over the whole song (Separator normalises by them).
+    means: of the left and the right channel, over the whole song. mean, deviation: of its mono
+        downmix (Separator normalises by them).
     """
 
     frames: int
+    means: tuple[float, float]
     mean: float
     deviation: float
 
@@ -95,6 +99,9 @@ class Separation:
         self._sources = list(info.sources)
         self._needed = needed_sources(info, options)
         self._chunks = self._plan()
+        carrier = self._sources.index(CARRIER) if CARRIER in self._sources else 0
+        carries = [source == carrier for source in self._needed]
+        self._constants = Constants.of(song.means, song.deviation, carries)
 
     def blocks(self, on_chunk: Callable[[int, int], None] | None = None) -> Iterator[Block]:
         """Yield finished blocks in order, without gap or overlap, to the end of the song.
@@ -176,9 +183,8 @@ class Separation:
         start = chunk.start - context
         stop = chunk.start + chunk.length + context
         if self._is_silent(chunk):
-            # The song's mean, which `_block` adds again.
-            level = -np.float32(self._song.mean) / self._deviation
-            estimate = np.full((len(self._needed), 2, chunk.length), level, np.float32)
+            level = -self._constants.of_stems / self._deviation  # which `_block` adds again
+            estimate = np.repeat(level, chunk.length, axis=2)
         else:
             mixture = self._normalised(start, stop)
             network = self._networks(chunk.model)
@@ -207,7 +213,7 @@ class Separation:
         mixture = np.zeros((2, stop - start), np.float32)
         inside = song.read(inside_start, inside_stop)
         mixture[:, inside_start - start : inside_stop - start] = (
-            inside - np.float32(song.mean)
+            inside - self._constants.of_song
         ) / self._deviation
         return mixture
 
@@ -240,7 +246,7 @@ class Separation:
         if not np.isfinite(normalised).all():
             raise Fault("model_unusable", model=self._options.model, reason="it gave no numbers")
         song, options = self._song, self._options
-        sources = normalised * self._deviation + np.float32(song.mean)
+        sources = normalised * self._deviation + self._constants.of_stems
         if options.stems == ALL_STEMS:
             return Block(start, dict(zip(self._sources, sources, strict=True)))
         if options.rest == "mixture":

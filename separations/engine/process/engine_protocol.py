@@ -12,7 +12,7 @@ from separations.engine.options import Options
 from separations.errors.fault import Fault
 
 # Raise it when the same song and options give other stems, so that old results are not reused.
-OUTPUT_VERSION = 3
+OUTPUT_VERSION = 4
 
 BEYOND_ALL = 1e18  # more than any loudness, share, time or number of bytes
 

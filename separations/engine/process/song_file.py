@@ -15,11 +15,15 @@ from separations.errors.fault import Fault
 class SongFile:
     """A song of `frames` samples as interleaved float32 in the file at `path`.
 
-    mean, deviation: of the mono downmix, computed as torch's `mean()` and `std()`.
+    means: of the left and the right channel. mean, deviation: of the mono downmix, computed as
+        torch's `mean()` and `std()`.
     """
 
-    def __init__(self, path: Path, frames: int, mean: float, deviation: float) -> None:
-        self.frames, self.mean, self.deviation = frames, mean, deviation
+    def __init__(
+        self, path: Path, frames: int, means: tuple[float, float], deviation: float
+    ) -> None:
+        self.frames, self.means, self.deviation = frames, means, deviation
+        self.mean = sum(means) / CHANNELS
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._samples = np.frombuffer(self._map, np.float32).reshape(frames, CHANNELS)
@@ -44,19 +48,20 @@ def write_song(
         Fault: too_short when there are none; not_finite.
     """
     frames = 0
-    total = squares = 0.0
+    totals = np.zeros(CHANNELS)
+    squares = 0.0
     with path.open("wb") as file:
         for block in blocks:
             mono = block.mean(axis=0, dtype=np.float64)
             if not np.isfinite(mono).all():
                 raise Fault("not_finite")
-            total += float(mono.sum())
+            totals += block.sum(axis=1, dtype=np.float64)
             squares += float(np.square(mono).sum())
             frames += block.shape[1]
             file.write(np.ascontiguousarray(block.T).tobytes())
             on_frames(frames)
     if not frames:
         raise Fault("too_short")
-    mean = total / frames
-    variance = max(0.0, squares - frames * mean * mean) / max(1, frames - 1)
-    return SongFile(path, frames, mean, math.sqrt(variance))
+    left, right = (float(total) / frames for total in totals)
+    variance = max(0.0, squares - frames * ((left + right) / 2) ** 2) / max(1, frames - 1)
+    return SongFile(path, frames, (left, right), math.sqrt(variance))

@@ -4,7 +4,7 @@ import itertools
 import logging
 import tempfile
 from argparse import ArgumentParser
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,19 @@ from separations.audio.encoding import render
 from separations.audio.encoding.formats import (
     DEFAULT_FORMAT,
     FORMATS,
+    MODEL_RATE,
+    RATE_CHOICES,
     Format,
     bit_rates,
     read_format,
+    read_rate,
 )
 from separations.audio.info import SAMPLE_RATE, AudioInfo
+from separations.audio.mixing.mix import Mix, Track
+from separations.audio.mixing.resampled_peak import peak_at_rate
 from separations.audio.sandbox.decoder_process import probe_isolated
 from separations.audio.store.readers import StoredStem
+from separations.audio.store.resampled import at_rate
 from separations.engine.options import (
     BY_OPERATOR,
     DECLARED,
@@ -58,11 +64,18 @@ class Command(BaseCommand):
         parser.add_argument(
             "--bitrate", type=int, choices=bit_rates(), help="default: the format's highest"
         )
+        parser.add_argument(
+            "--rate",
+            choices=RATE_CHOICES,
+            default=MODEL_RATE,
+            help="sample rate: model is 44.1 kHz, as the models work; song is that of the song",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         asked = Options(**{name: options[name] for name in DECLARED})
         try:
             format, bit_rate = read_format(options["format"], options["bitrate"])
+            output = _Output(options["out"], format, bit_rate, options["rate"])
             settled, notes = settle(asked, read_model(settings.MODEL_DIR, asked.model))
         except Fault as fault:
             raise CommandError(user_messages.sentence(fault)) from fault
@@ -74,7 +87,7 @@ class Command(BaseCommand):
         with EngineProcess() as engine:
             for file in options["files"]:
                 try:
-                    folder = self._separate(engine, file, settled, format, bit_rate, options["out"])
+                    folder = self._separate(engine, file, settled, output)
                 except Fault as fault:
                     failed += 1
                     self.stderr.write(self.style.ERROR(f"{file}: {user_messages.sentence(fault)}"))
@@ -88,32 +101,29 @@ class Command(BaseCommand):
             raise CommandError(f"{failed} of {len(options['files'])} files could not be separated.")
 
     def _separate(
-        self,
-        engine: EngineProcess,
-        file: Path,
-        options: Options,
-        format: Format,
-        bit_rate: int,
-        out: Path,
+        self, engine: EngineProcess, file: Path, options: Options, output: "_Output"
     ) -> Path:
-        """Separate one file. Its stems appear under `out` when all of them are written."""
+        """Separate one file. Its stems appear in the output's folder when all are written."""
         info = probe_isolated(file.resolve(strict=True), float("inf"))
+        out, format = output.folder, output.format
+        rate = read_rate(output.rate, info.sample_rate, format)
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".stemsite-") as scratch:
             staging, finished = Path(scratch) / "staging", Path(scratch) / "finished"
             staging.mkdir()
             finished.mkdir()
             done = self._run(engine, file, staging, options, info)
-            peaks = [stem.peak for stem in done.stems]
+            paths = {stem.name: staging / f"{stem.name}.flac" for stem in done.stems}
+            peaks = [_peak(paths[stem.name], stem.peak, done.frames, rate) for stem in done.stems]
             gain = 1.0 if format.keeps_overs else render.common_gain(peaks)
             if not format.keeps_overs and max(peaks) > 1.0:
                 self.stderr.write(f"{file}: all stems were turned down together so none clips.")
             for stem in done.stems:
                 title = f"{info.tags.title or file.stem} ({stem.name})"
                 tags = replace(info.tags, title=title)
-                source = StoredStem(staging / f"{stem.name}.flac", done.frames)
+                source = at_rate(StoredStem(paths[stem.name], done.frames), rate)
                 target = finished / f"{stem.name}.{format.extension}"
-                render.write(source, target, format, gain, tags, bit_rate)
+                render.write(source, target, format, gain, tags, output.bit_rate)
             folder = self._folder(out, file)
             folder.mkdir(exist_ok=True)
             for target in finished.iterdir():
@@ -152,6 +162,20 @@ class Command(BaseCommand):
                     left = f"{message.remaining:.0f} s left" if message.remaining else ""
                     bar.set_postfix_str(left)
         raise Fault("engine_error", reason="no result")
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What is written, and where. rate: a word of RATE_CHOICES."""
+
+    folder: Path
+    format: Format
+    bit_rate: int
+    rate: str
+
+
+def _peak(stem: Path, peak: float, frames: int, rate: int) -> float:
+    return peak_at_rate(Mix((Track.plain(stem),), frames), peak, 0, frames, rate)
 
 
 def _measure(options: Options) -> None:

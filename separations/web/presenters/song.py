@@ -17,6 +17,7 @@ from separations.models import Job, Upload
 from separations.queue import queue_position
 from separations.queue.queue_position import Standing
 from separations.web.number_format import lasting, plain_number
+from separations.web.presenters.downloads import khz
 from separations.web.presenters.levels import SILENCE
 
 
@@ -45,6 +46,7 @@ class SongPresenter:
     tempo_and_key: str
     cover: str
     length: str
+    rate: str
     seconds: float
     percent: int
     headline: str
@@ -99,6 +101,7 @@ def present_song(job: Job, grant: Grant | None = None) -> SongPresenter:
         tempo_and_key=_tempo_and_key(job.upload),
         cover=_cover(grant.key, job.upload),
         length=lasting(job.upload.seconds),
+        rate=khz(job.upload.sample_rate),
         seconds=math.floor(job.upload.seconds * 100) / 100,
         percent=run.percent,
         headline=_headline(run),

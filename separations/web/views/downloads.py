@@ -10,8 +10,15 @@ from django.views.decorators.http import (
 
 from separations.access import permissions, share_links
 from separations.access.permissions import SongKey
-from separations.audio.encoding.formats import DEFAULT_FORMAT, Format, read_format_choice
-from separations.delivery import downloads, responses
+from separations.audio.encoding.formats import (
+    DEFAULT_FORMAT,
+    MODEL_RATE,
+    Format,
+    read_format_choice,
+    read_rate,
+)
+from separations.delivery import downloads, responses, time_range
+from separations.delivery.time_range import Span
 from separations.errors import user_messages
 from separations.errors.fault import Fault
 from separations.fair_use import rate_limits
@@ -33,9 +40,9 @@ def stem(request: HttpRequest, song: SongKey, stem: str) -> HttpResponseBase:
     job = permissions.song_or_404(request, song).job
     found = permissions.stem_or_404(job, stem)
     try:
-        format, bit_rate = _format(request)
+        format, bit_rate, rate = _format(request, job)
         span = _span(request, job)
-        download = downloads.of_stem(found, format, bit_rate, span)
+        download = downloads.of_stem(found, format, bit_rate, span, rate)
         if format.wav is None:
             rate_limits.count_request("download", request)
         return responses.send(request, download, attach="download" in request.GET)
@@ -59,7 +66,7 @@ def mix(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     job = permissions.song_or_404(request, song).job
     try:
         span = _span(request, job)
-        download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request))
+        download = downloads.of_mix(job, request.GET.get("mix", ""), span, *_format(request, job))
         return responses.send(request, download, attach=True)
     except Fault as fault:
         return _download_error(request, song, fault)
@@ -88,23 +95,26 @@ def archive(request: HttpRequest, song: SongKey) -> HttpResponseBase:
     """All stems of a song as one ZIP."""
     job = permissions.song_or_404(request, song).job
     try:
-        return responses.send_archive(request, job, *_format(request), _span(request, job))
+        format, bit_rate, rate = _format(request, job)
+        return responses.send_archive(request, job, format, bit_rate, _span(request, job), rate)
     except Fault as fault:
         return _download_error(request, song, fault)
 
 
-def _format(request: HttpRequest) -> tuple[Format, int]:
-    """Format and bit rate from a query such as `format=mp3-192`.
+def _format(request: HttpRequest, job: Job) -> tuple[Format, int, int]:
+    """Format, bit rate and sample rate from a query such as `format=mp3-192&sample_rate=song`.
 
     Raises:
-        Fault: bad_option when there is no such format.
+        Fault: bad_option when there is no such format; rate_not_in_format.
     """
-    return read_format_choice(request.GET.get("format", DEFAULT_FORMAT))
+    format, bit_rate = read_format_choice(request.GET.get("format", DEFAULT_FORMAT))
+    choice = request.GET.get("sample_rate", MODEL_RATE)
+    return format, bit_rate, read_rate(choice, job.upload.sample_rate, format)
 
 
-def _span(request: HttpRequest, job: Job) -> downloads.Span:
+def _span(request: HttpRequest, job: Job) -> Span:
     """The time range from a query such as `from=12.5&to=60`, the whole song without one."""
-    return downloads.span_of(job, request.GET.get("from", ""), request.GET.get("to", ""))
+    return time_range.span_of(job, request.GET.get("from", ""), request.GET.get("to", ""))
 
 
 def _download_error(request: HttpRequest, song: SongKey, fault: Fault) -> HttpResponse:

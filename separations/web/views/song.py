@@ -24,7 +24,7 @@ from separations.fair_use.rate_limits import limited
 from separations.jobs import lifecycle
 from separations.queue import queue_position
 from separations.web.forms import SeparationForm
-from separations.web.presenters.downloads import download_choices
+from separations.web.presenters.downloads import download_choices, rate_choices
 from separations.web.presenters.mixer import present_mixer
 from separations.web.presenters.sharing import present_sharing
 from separations.web.presenters.song import present_song, standstill, version
@@ -64,7 +64,8 @@ def _song_context(request: HttpRequest, grant: Grant) -> dict[str, Any]:
     context: dict[str, Any] = {
         "song": song,
         "mixer": present_mixer(song),
-        "formats": download_choices(),
+        "formats": download_choices(job.upload.sample_rate),
+        "rates": rate_choices(job.upload.sample_rate),
     }
     # Only an ended song can be separated again; polls before that need not read the models.
     if not job.is_active and grant.may_change:

@@ -15,11 +15,24 @@ export function listenToDownloadForm(selection, making) {
     [from.value, to.value] = selection().map((at) => Math.min(at, most).toFixed(2));
     dispatchChange(to);
   });
+  document.addEventListener("change", ({ target }) => {
+    if (target.matches(".stems select[name=format]")) offerRates(target.form);
+  });
   document.addEventListener("submit", ({ target }) => {
     if (!target.matches(".stems")) return;
     const [format] = target.elements.format.selectedOptions;
     if ("waits" in format.dataset) document.getElementById("mix-level").textContent = making;
   });
+}
+
+/** Offer the song's own sample rate only where the chosen format can have it. */
+export function offerRates(form) {
+  const rates = form.elements.sample_rate;
+  if (!rates) return;
+  const [format] = form.elements.format.selectedOptions;
+  const own = [...rates.options].find(({ value }) => value === "song");
+  own.disabled = "modelRate" in format.dataset;
+  if (own.disabled) rates.value = "model";
 }
 
 /** Enable "the marked part" where there is a selection. */
