@@ -1,5 +1,7 @@
 """Files of many kinds, with the headers that programs really write."""
 
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 import soundfile
 from mutagen import mp4
 
+from separations.audio.decoding.chunks import read_chunks
+from separations.audio.decoding.container import open_container
 from separations.audio.decoding.mp4_index import check_index
 from separations.errors.fault import Fault
 from tests.support import containers, sounds
@@ -69,6 +73,9 @@ WHOLE: dict[str, Callable[[Path], bytes]] = {
     **{f"RIFF {size}": wav(None, size) for size in (0, 7, BYTES, BYTES + 44, 2 * BYTES)},
     "WAV data counts its header": wav(BYTES + 44),
     "RIFX": wav(mark=b"RIFX"),
+    "RIFX with a chunk behind": wav(
+        mark=b"RIFX", after=struct.pack(">4sI", b"LIST", 20_000) + b"x" * 20_000
+    ),
     "RIFX data 7FFFF000": wav(0x7FFFF000, mark=b"RIFX"),
     "RF64": lambda _folder: containers.rf64(SONG),
     "BW64": lambda _folder: containers.rf64(SONG, b"BW64"),
@@ -106,6 +113,26 @@ def test_a_data_chunk_that_promises_more_than_there_is_is_cut_off(
     assert refused(put(tmp_path, data[:-20_000])).code == "truncated"
     # A block of a recorder is missing, which nobody hears.
     assert facts(put(tmp_path, data[:-2_000])).frames == FRAMES - 500
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 1])
+@pytest.mark.parametrize("mark", [b"riff", b"RF64"])
+def test_sizes_of_64_bits_may_be_unknown_beyond_2_gib(
+    tmp_path: Path, mark: bytes, size: int
+) -> None:
+    """FFmpeg gets the size that is there; a file with holes takes no space."""
+    path = tmp_path / "song"
+    kind = "W64 data " if mark == b"riff" else "RF64 data "
+    path.write_bytes(WHOLE[f"{kind}{size:X}"](tmp_path))
+    long = 5_000_000_000
+    os.truncate(path, long)
+    with path.open("rb") as file:
+        found = read_chunks(file.fileno())
+        assert found is not None
+        with open_container(found.view) as container:
+            song = container.song()
+            seconds = float((song.stream.duration or 0) * (song.stream.time_base or 0))
+    assert seconds == pytest.approx(long / 4 / sounds.RATE, abs=0.01)
 
 
 @pytest.mark.parametrize("kind", [f"AIFF data {BYTES + 8:X}", f"CAF data {BYTES + 4:X}"])
@@ -201,6 +228,13 @@ def test_pictures_that_last_longer_than_the_sound_do_not_make_it_cut_off(tmp_pat
 def test_the_padding_of_aac_in_mp4_is_left_out_to_the_sample(tmp_path: Path, frames: int) -> None:
     path = film(tmp_path / "song.m4a", [("aac", SONG[:, :frames])], container="ipod")
     assert facts(path).frames == frames
+
+
+def test_the_cut_last_frame_of_surround_is_folded_down_like_the_others(tmp_path: Path) -> None:
+    path, song = tmp_path / "song.m4a", np.repeat(SONG[:1, :40_500], 6, axis=0)
+    film(path, [("aac", song)], container="ipod")
+    assert facts(path).channels == 6
+    assert heard(path).shape == (2, 40_500)
 
 
 def test_itunes_tag_says_where_the_song_ends(tmp_path: Path) -> None:

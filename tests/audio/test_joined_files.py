@@ -124,6 +124,14 @@ def test_rate_and_channels_may_change_without_a_header_in_between(
     info = facts(joined(tmp_path, stereo, mono))
     assert info.channels == 2
     assert info.seconds == pytest.approx(1.7, abs=0.1)
+    surround = [
+        film(tmp_path / f"{rate}.aac", [("aac", np.repeat(FIRST[:1], 6, axis=0))], rate=rate)
+        for rate in (44_100, 48_000)
+    ]
+    path = joined(tmp_path, *surround)
+    info = facts(path)
+    assert (info.channels, info.sample_rate) == (6, 44_100)
+    assert heard(path).shape == (2, info.frames)
     bare = [_without_count(parts[name].read_bytes()) for name in ("one.mp3", "slow.mp3")]
     info = facts(joined(tmp_path, *bare))
     assert info.sample_rate == 44_100

@@ -11,6 +11,7 @@ from av.stream import Disposition
 
 from tests.support.sounds import RATE, Samples
 
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 
 
@@ -66,7 +67,7 @@ def film(
             video.width = video.height = 32
         streams = []
         for number, (codec, samples) in enumerate(tracks):
-            layout = "mono" if samples.shape[0] == 1 else "stereo"
+            layout = LAYOUTS[samples.shape[0]]
             stream = cast(AudioStream, file.add_stream(codec, rate=rate, layout=layout))
             stream.bit_rate = 128_000
             stream.disposition = Disposition.default if number == default else Disposition(0)
@@ -77,7 +78,7 @@ def film(
         if pictures:
             file.mux(video.encode(None))
         for stream, (_codec, samples) in zip(streams, tracks, strict=True):
-            layout = "mono" if samples.shape[0] == 1 else "stereo"
+            layout = LAYOUTS[samples.shape[0]]
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
             frame.sample_rate, frame.pts = rate, 0
             file.mux(stream.encode(frame))

@@ -21,7 +21,7 @@ TOLERATED_SECONDS, TOLERATED_BYTES = 0.1, 4096
 # Placeholders lie near these numbers: of 32 bits with and without a sign, of 64, and sox' own.
 PLACEHOLDERS = (0x7F00_0000, 1 << 31, 1 << 32, 1 << 63, 1 << 64)
 NEAR = 1 << 16
-MOST_STATED = (1 << 31) - 1  # more is negative to some of FFmpeg's demuxers
+MOST_STATED = (1 << 31) - 1  # of 32 bits; more is negative to some of FFmpeg's demuxers
 W64_GUID_END = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 W64_HEAD = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 RIFFS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
@@ -73,7 +73,8 @@ def read_chunks(file: int) -> Samples | None:
         elif chunk.name in (b"data", b"SSND"):
             stated = chunk if chunk.size != 0xFFFFFFFF or big is None else big
             if head[:4] == b"RIFX":
-                pieces = as_caf(form, (chunk.start, end)) or pieces
+                size = end if is_placeholder(chunk.size) else chunk.start + chunk.size
+                pieces = as_caf(form, (chunk.start, min(end, size))) or pieces
             return _samples(file, pieces, stated, chunk.start, rate)
     return Samples(FileView(file, pieces))
 
@@ -86,7 +87,8 @@ def _samples(file: int, pieces: list[Piece], size: Chunk, start: int, rate: int)
         return Samples(FileView(file, pieces), size.size - present, rate)
     # FFmpeg itself reads a WAV with a placeholder to its end.
     if pieces == [(0, size_of(file))] and (size.form != "<I" or has_wrapped):
-        found = 0 if size.form == "<I" else min(present + size.extra, MOST_STATED)
+        most = MOST_STATED if size.form[1] == "I" else present + size.extra
+        found = 0 if size.form == "<I" else min(present + size.extra, most)
         stated = struct.pack(size.form, found)
         pieces = [(0, size.size_place), stated, (size.size_place + len(stated), size_of(file))]
     return Samples(FileView(file, pieces))

@@ -15,16 +15,18 @@ BLOCK_SAMPLES = 1 << 16
 def stereo(frames: Iterator[av.AudioFrame]) -> Iterator[Block]:
     """Mono is doubled, stereo kept, surround folded down as ITU-R BS.775 says (by FFmpeg)."""
     as_float = FloatFrames()
-    downmix, mixed_layout = av.AudioResampler("fltp", "stereo"), None
+    downmix, form = av.AudioResampler("fltp", "stereo"), None
     for frame in frames:
         channels = frame.layout.nb_channels
         if channels <= CHANNELS:
             samples = as_float.convert(frame)
             yield np.repeat(samples, CHANNELS, axis=0) if channels == 1 else samples
         else:
-            if mixed_layout not in (None, frame.layout.name):
+            # The last frame, or those of another rate, come in another format.
+            now = (frame.format.name, frame.layout.name)
+            if form not in (None, now):
                 downmix = av.AudioResampler("fltp", "stereo")
-            mixed_layout = frame.layout.name
+            form = now
             frame.pts = None
             for mixed in downmix.resample(frame):
                 yield samples_of(mixed)

@@ -44,6 +44,7 @@ FAULTS = {
     "too_much_memory": (),
     "codec_not_read": ("codec",),
     "protected": (),
+    "unreadable": (),  # an error in the decoder's Python, whose traceback is its error output
 }
 # Numbers, and names of codecs as "Monkey's Audio".
 PARAM = re.compile(r"[0-9.e+-]{1,20}|[A-Za-z0-9][A-Za-z0-9' ._-]{0,19}")

@@ -251,16 +251,27 @@ class DecoderProcess:
         kind, content = self._message()
         if kind != TEXT:
             raise implausible("samples")
-        return read_object(content)
+        return self._object(content)
 
     def read_samples(self) -> Block | None:
         """The next block of shape (2, samples); None at the end. A fault is raised."""
         kind, content = self._message()
         if kind == SAMPLES:
             return np.frombuffer(content, np.float32).reshape(CHANNELS, -1)
-        if read_object(content) != {"end": True}:
+        if self._object(content) != {"end": True}:
             raise implausible("end")
         return None
+
+    def _object(self, content: bytearray) -> dict[str, Any]:
+        try:
+            return read_object(content)
+        except Fault as fault:
+            if fault.code == "unreadable":
+                self._read_error_output()
+                fault.params["status"] = 1  # so that it is counted
+                fault.trace = f"the decoder failed: {self._last_output()}"
+                logger.warning("Reading a song failed, %s", fault.trace)
+            raise
 
     def read_info(self, max_seconds: float) -> AudioInfo:
         """The facts about a song, and its cover. A fault is raised."""
@@ -319,8 +330,7 @@ class DecoderProcess:
 
     def _fault_at_end(self) -> Fault:
         status = child_process.wait(self._process, END_SECONDS)
-        with suppress(OSError):
-            self._error_output += os.read(self._error_pipe, 1 << 16)
+        self._read_error_output()
         cause = f"the decoder ended with {child_process.ending(status)}: {self._last_output()}"
         if not self._has_begun:
             return unavailable(cause, status=status or 0)
@@ -331,6 +341,10 @@ class DecoderProcess:
         fault = Fault(code, status=status, **({"wait": 10} if code == "decoder_died" else {}))
         fault.trace = cause
         return fault
+
+    def _read_error_output(self) -> None:
+        with suppress(OSError):
+            self._error_output += os.read(self._error_pipe, 1 << 16)
 
     def _last_output(self) -> str:
         """The end of the error output. The song may control it: on one line, and without control

@@ -13,10 +13,12 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import av
 import numpy as np
 
 from separations.audio.decoding.decoder_protocol import (
@@ -55,6 +57,13 @@ def main() -> None:
         send(fault="too_much_memory", params={})
     except Fault as fault:
         send(fault=fault.code, params=fault.params)
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError):
+            raise  # of the disk, or the parent is gone
+        # An error in this program or PyAV, which the same song would cause each time.
+        traceback.print_exc()
+        send(fault="unreadable", params={})
+        os._exit(1)
     # The sandbox forbids some of what Python does at its end, and there is nothing to clean up.
     os._exit(0)
 
