@@ -1,6 +1,7 @@
 """Facts about a decoded song, and the format of all stems. Light: the web process imports it."""
 
 import math
+import unicodedata
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -17,6 +18,7 @@ TAGS_VERSION = 1
 MOST_COVER = 2_000_000  # bytes of a cover; larger ones are left out
 LONGEST_TEXT, LONGEST_KEY = 200, 20  # characters of a tag
 MOST_TRACK, MOST_YEAR, MOST_BPM = 9999, 9999, 1000.0
+JOINERS = "\u200c\u200d"  # of Persian, Hindi and emoji, which are spelled with them
 COVER_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 
 
@@ -44,6 +46,17 @@ class Tags:
         if self.track is None:
             return ""
         return f"{self.track}/{self.track_total}" if self.track_total else str(self.track)
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text is one line without controls, overrides of direction or other unseen marks."""
+    return all(char.isprintable() or char in JOINERS for char in text)
+
+
+def printable_line(text: str) -> str:
+    """A text as one line that `is_printable`: unseen marks left out, controls as spaces."""
+    seen = (char for char in text if is_printable(char) or unicodedata.category(char) != "Cf")
+    return " ".join("".join(char if is_printable(char) else " " for char in seen).split())
 
 
 def cover_type(cover: bytes) -> str:

@@ -18,7 +18,7 @@ from separations.audio.decoding.allowed_codecs import (
     is_known_extension,
     kinds,
 )
-from separations.audio.info import DECODER_VERSION, TAGS_VERSION
+from separations.audio.info import DECODER_VERSION, TAGS_VERSION, printable_line
 from separations.audio.sandbox.decoder_process import probe_isolated
 from separations.disk import disk_space
 from separations.errors.fault import Fault, storage_fault
@@ -197,8 +197,7 @@ def _title_from(name: str) -> str:
     extension = path.suffix.lower()
     is_extension = extension in settings.ALLOWED_EXTENSIONS or is_known_extension(extension)
     stem = (path.stem if is_extension else path.name).replace("_", " ")
-    letters = (c if c.isprintable() and c != "\N{REPLACEMENT CHARACTER}" else " " for c in stem)
-    return " ".join("".join(letters).split())[:200] or "song"
+    return printable_line(stem.replace("\N{REPLACEMENT CHARACTER}", " "))[:200].strip() or "song"
 
 
 def drop(upload: Upload) -> None:

@@ -273,6 +273,14 @@ def test_what_is_cut_off_is_told_so(tmp_path: Path, kind: str) -> None:
     assert refused(path).code == "truncated"
 
 
+def test_a_picture_is_no_song_that_is_cut_off(tmp_path: Path) -> None:
+    """HEIC: the same boxes as MP4, with another index."""
+    boxes = ((b"ftyp", b"heic" + bytes(4) + b"mif1heic"), (b"meta", bytes(192)), (b"mdat", b"x"))
+    data = b"".join(struct.pack(">I4s", 8 + len(inner), kind) + inner for kind, inner in boxes)
+    assert refused(put(tmp_path, data)).code == "not_audio"
+    assert refused(put(tmp_path, data[:-1])).code == "truncated"
+
+
 @pytest.mark.parametrize(
     ("data", "codec"),
     [

@@ -1,6 +1,7 @@
 """When a decoder dies: whose fault it is, and that a broken installation is found out."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -92,6 +93,37 @@ def test_a_song_that_crashes_its_decoder_is_unreadable(
     assert fault.code == "unreadable"
     assert "signal SIGSEGV: 'at the mill" in fault.trace
     assert deaths == [-11]
+
+
+def test_an_error_in_the_decoders_python_is_told_with_its_traceback(
+    song: Path, decoders: Scripts, deaths: list[int], tmp_path: Path
+) -> None:
+    """The same song would cause it again: not a reason to try for ever."""
+    broken = (
+        "from separations.audio.sandbox import worker\n"
+        "worker.lockdown.enter = lambda cpu: []\n"
+        "worker.open_source = worker.probe = lambda *given: {}['at the mill']\n"
+        "worker.main()\n"
+    )
+    (tmp_path / "answers").mkdir()
+    python = [sys.executable, "-c", broken]
+    for task in ("probe", "decode"):
+        with song.open("rb") as file:
+            ended = subprocess.run(
+                [*python, task, "60", "30"], stdin=file, capture_output=True, check=False
+            )
+        assert b"KeyError: 'at the mill'" in ended.stderr
+        first = HEAD.size + HEAD.unpack(ended.stdout[: HEAD.size])[1]
+        (tmp_path / "answers" / task).write_bytes(ended.stdout[first:])
+    act = f"echo at the mill >&2; cat '{tmp_path}/answers/"
+    decoders(act + "probe'")
+    fault = refused(song)
+    assert fault.code == "unreadable"
+    assert "at the mill" in fault.trace
+    assert deaths == [1]
+    decoders(act + "decode'")
+    with pytest.raises(Fault, match="unreadable"), open_song(song, 60):
+        pass
 
 
 def test_a_decoder_that_crashes_with_the_tiny_song_too_is_broken(

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from separations.audio.decoding import mp3_frames, ogg_links
+from separations.audio.decoding.source import open_source
 from tests.fuzz.inputs import ape_tag
 from tests.support import sounds
 from tests.support.containers import film
@@ -191,6 +192,37 @@ def test_a_recording_that_ends_in_the_next_songs_header_is_whole(
     path = joined(tmp_path, parts["low.ogg"], first_page)
     assert facts(path).frames == FIRST.shape[1]
     assert refused(joined(tmp_path, parts["low.ogg"], second[:-100])).code == "truncated"
+
+
+def test_what_lies_behind_an_ogg_does_not_make_it_cut_off(
+    tmp_path: Path, parts: dict[str, Path]
+) -> None:
+    path = joined(tmp_path, parts["low.ogg"], bytes(70_000))
+    assert facts(path).frames == FIRST.shape[1]
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\x10\0" + bytes(2_048)])
+def test_zeros_in_front_of_an_mp3_do_not_change_its_length(
+    tmp_path: Path, parts: dict[str, Path], tag: bytes
+) -> None:
+    mp3 = parts["one.mp3"].read_bytes()
+    bare = mp3[mp3.index(b"\xff\xfb") :]
+    path = joined(tmp_path, tag, bytes(3_000), bare)
+    assert facts(path).frames == FIRST.shape[1]
+
+
+def test_sound_is_counted_before_it_is_resampled(tmp_path: Path) -> None:
+    """Else a first frame of a low rate would hide how much there is to decode."""
+    slow, fast = (
+        sounds.encode(tmp_path / f"{rate}.aac", sounds.music(2.0, rate), "aac", rate).read_bytes()
+        for rate in (8_000, 48_000)
+    )
+    path = joined(tmp_path, slow, fast)
+    with path.open("rb") as file, open_source(file.fileno()) as source:
+        frames = sum(frame.samples for frame in source.frames())
+        assert frames == pytest.approx(4 * 8_000, rel=0.2)
+        assert source.values == pytest.approx(2 * 2 * 56_000, rel=0.2)
+        assert source.highest_rate == 48_000
 
 
 def test_streams_that_are_played_together_are_one_link(tmp_path: Path) -> None:

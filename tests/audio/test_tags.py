@@ -24,8 +24,8 @@ import soundfile
 from separations.audio.decoding import tag_formats
 from separations.audio.decoding import tags as reading
 from separations.audio.decoding.charsets import decode_texts
-from separations.audio.decoding.probe import probe
-from separations.audio.info import MOST_COVER, Tags
+from separations.audio.decoding.probe import _metadata, probe
+from separations.audio.info import MOST_COVER, Tags, is_printable, printable_line
 from separations.audio.sandbox.decoder_process import probe_isolated
 from tests.support import sounds
 from tests.support.tagged import (
@@ -230,6 +230,41 @@ def test_mislabelled_tags_are_read(
     ):
         found = read(song)
         assert (found.title, found.artist) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("utf-8", "Группа крови на рукаве"),
+        ("cp949", "너의 의미 (Feat. 김창완) 그리고 밤"),
+        ("cp932", "東京は夜の七時を過ぎても まだ明るい"),
+    ],
+)
+def test_a_text_that_id3v1_cuts_inside_a_character_is_read(
+    songs: dict[str, bytes], read: Read, charset: str, text: str
+) -> None:
+    raw = text.encode(charset)[:30]
+    with pytest.raises(UnicodeError):
+        raw.decode(charset)
+    found = read(songs["mp3"] + id3v1(raw, text[:3].encode(charset)))
+    assert len(found.title) > 10
+    assert text.startswith(found.title)
+    assert found.artist == text[:3].strip()
+
+
+def test_a_name_of_the_track_is_not_the_title_of_the_song() -> None:
+    whole, track = {"title": "Song"}, {"title": "Stereo", "TITLE": "Stereo", "encoder": "x"}
+    assert _metadata("matroska", whole, track) == {"title": "Song", "encoder": "x"}
+    assert _metadata("ogg", {}, {"title": "Song"}) == {"title": "Song"}
+    assert _metadata("wav", whole, {"title": "a"}) == whole
+
+
+@pytest.mark.parametrize("text", ["می\u200cخواهم", "👨\u200d👩\u200d👧", "क\u094d\u200dष"])
+def test_joiners_stay_and_other_unseen_marks_go(text: str) -> None:
+    assert printable_line(text) == text
+    assert is_printable(text)
+    assert printable_line("co\u00adop \u202e\ta\x1b") == "coop a"
+    assert not is_printable("\u202e")
 
 
 def test_utf_16_that_is_labelled_latin_1_is_read(songs: dict[str, bytes], read: Read) -> None:

@@ -35,6 +35,7 @@ EAST_SLAVIC = {chr(point) for point in range(0x410, 0x450)} | set("ЁёЄєІі�
 VOWELS = set("аеиоуыэюяёієїαεηιουωάέήίόύώϊϋΐΰ")
 # Of texts that are labelled as Unicode, so many letters must look wrong before they are doubted.
 EVIDENCE = 6
+ID3V1_BYTES = 30  # of a text, which may end inside a character
 
 
 def decode_texts(texts: dict[str, str | bytes]) -> dict[str, str]:
@@ -49,7 +50,7 @@ def decode_texts(texts: dict[str, str | bytes]) -> dict[str, str]:
     charset = _charset_of(unknown.values())
     decoded = {name: text for name, text in found.items() if isinstance(text, str)}
     if charset is not None:
-        decoded |= {name: text.decode(charset) for name, text in unknown.items()}
+        decoded |= {name: _decode(text, charset) for name, text in unknown.items()}
     doubtful = {name: text for name, text in decoded.items() if isinstance(texts[name], str)}
     decoded |= _relabelled(doubtful)
     return {name: text for name, text in decoded.items() if "\N{REPLACEMENT CHARACTER}" not in text}
@@ -69,8 +70,20 @@ def _unicode(text: str | bytes) -> str | bytes:
         return even.decode("utf-16", errors="replace").replace("\0", "")
     try:
         return text.decode()
-    except UnicodeError:
-        return text
+    except UnicodeDecodeError as error:
+        start = text[: error.start]
+        is_cut = len(text) == ID3V1_BYTES and error.end == len(text) and not start.isascii()
+        return _unicode(start) if is_cut else text
+
+
+def _decode(text: bytes, charset: str) -> str:
+    """Without the half of a character at which ID3v1 cut the text. Raises UnicodeError."""
+    try:
+        return text.decode(charset)
+    except UnicodeDecodeError as error:
+        if len(text) != ID3V1_BYTES or error.start < len(text) - 3:
+            raise
+        return text[: error.start].decode(charset)
 
 
 def _relabelled(texts: dict[str, str]) -> dict[str, str]:
@@ -85,26 +98,26 @@ def _relabelled(texts: dict[str, str]) -> dict[str, str]:
     charset = _charset_of(raw.values()) if high >= EVIDENCE else None
     if charset in (None, "cp1252", "cp1250"):
         return {}
-    return {name: text.decode(charset) for name, text in raw.items()}
+    return {name: _decode(text, charset) for name, text in raw.items()}
 
 
 def _charset_of(texts: Iterable[bytes]) -> str | None:
     """The character set in which all texts look most like words; None if none does."""
-    joined = b"\n".join(text for text in texts if not text.isascii())
-    if not joined:
+    all_high = [text for text in texts if not text.isascii()]
+    if not all_high:
         return "ascii"
-    penalties = {name: _penalty(joined, name) + prior for name, prior in CHARSETS.items()}
+    penalties = {name: _penalty(all_high, name) + prior for name, prior in CHARSETS.items()}
     best = min(penalties, key=lambda name: penalties[name])
     if penalties[best] == float("inf"):
         return None
-    high = sum(char > "\x7f" for char in joined.decode(best))
+    high = sum(char > "\x7f" for text in all_high for char in _decode(text, best))
     return best if penalties[best] - CHARSETS[best] <= ACCEPTED * high else None
 
 
-def _penalty(data: bytes, charset: str) -> float:
-    """How unlike a text the data is in a character set; infinite where it cannot be decoded."""
+def _penalty(data: list[bytes], charset: str) -> float:
+    """How unlike texts the data are in a character set; infinite where they cannot be decoded."""
     try:
-        text = data.decode(charset)
+        text = "\n".join(_decode(each, charset) for each in data)
     except UnicodeError:
         return float("inf")
     high = (at for at, char in enumerate(text) if char > "\x7f")

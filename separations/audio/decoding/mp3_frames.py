@@ -66,7 +66,8 @@ class _Walk:
         self._block, self._first = b"", 0
         self._word = 0  # of the frame before
         self._parts = list[Part]()
-        self._begun = 0  # where the current range begins; a tag at the front stays in it
+        self._begun = 0  # where the current range begins
+        self._front = 0  # where the tags at the front end, which stay
         self._sound_end = 0  # of the frame before
 
     def run(self) -> list[Part]:
@@ -83,6 +84,8 @@ class _Walk:
                 if self._parts:
                     self._end_range(self._sound_end)
                     self._begun = place + tag
+                elif place == self._front:
+                    self._front += tag
                 place += tag
             else:
                 place = self._next_header(place)
@@ -142,10 +145,9 @@ class _Walk:
         # FFmpeg finds another rate a frame too late.
         changes = header.word & SAME != self._word & SAME
         if stated is not None or changes or not self._parts:
-            if self._parts:
-                self._end_range(self._sound_end)
-                self._begun = place
-            self._parts.append(Part())
+            self._end_range(self._sound_end if self._parts else self._front)
+            self._parts.append(Part([] if self._parts or not self._front else [(0, self._front)]))
+            self._begun = place
         if stated is not None:
             self._parts[-1].stated_seconds = stated * header.samples / header.rate
         else:

@@ -6,12 +6,13 @@ codec. FFmpeg decodes all links with the headers of the first, which makes noise
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 
 from separations.audio.decoding.file_view import Range, size_of
 from separations.errors.fault import Fault
 
 MARK = b"OggS"
-HEAD_BYTES, LARGEST_PAGE = 27, 27 + 255 + 255 * 255
+HEAD_BYTES = 27
 FIRST_PAGE = 2  # the flag of a page that begins a stream
 MOST_LINKS = 2_000  # a day of radio has four hundred songs
 MOST_PAGES = 1_000_000  # a page has 4 kB, mostly
@@ -25,13 +26,17 @@ LARGEST_FIRST_PAGE = 2_000
 def links(file: int) -> list[Range]:
     """Where the links of the open file lie. A file without chains is one link.
 
+    The last one ends with its last page, as FFmpeg takes what follows for damage.
+
     Raises:
         Fault: absurd_index for more links than any recording has.
     """
     starts, end, in_headers = [0], size_of(file), True
+    page_end = end
     for number, (place, page) in enumerate(_pages(file, end)):
         if number == MOST_PAGES:
             raise Fault("absurd_index", entries=number, most=MOST_PAGES)
+        page_end = place + _size(page)
         if not page[5] & FIRST_PAGE:
             in_headers = False
         # Streams that are played together begin together, before the first page of any content.
@@ -40,7 +45,7 @@ def links(file: int) -> list[Range]:
             starts.append(place)
             if len(starts) > MOST_LINKS:
                 raise Fault("absurd_index", entries=len(starts), most=MOST_LINKS)
-    return list(zip(starts, [*starts[1:], end], strict=True))
+    return list(zip(starts, [*starts[1:], min(end, page_end)], strict=True))
 
 
 def _pages(file: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -58,12 +63,16 @@ def _pages(file: int, end: int) -> Iterator[tuple[int, bytes]]:
         if len(page) < HEAD_BYTES:
             return
         yield place, page
-        place += HEAD_BYTES + page[26] + sum(page[HEAD_BYTES : HEAD_BYTES + page[26]])
+        place += _size(page)
+
+
+def _size(page: bytes) -> int:
+    content_at = HEAD_BYTES + page[26]
+    return content_at + sum(page[HEAD_BYTES:content_at])
 
 
 def _is_whole(file: int, place: int, page: bytes) -> bool:
-    content_at = HEAD_BYTES + page[26]
-    size = content_at + sum(page[HEAD_BYTES:content_at])
+    content_at, size = HEAD_BYTES + page[26], _size(page)
     if size > LARGEST_FIRST_PAGE:
         return False
     content = os.pread(file, size, place)
@@ -86,9 +95,8 @@ def _checksum(content: bytes) -> int:
 
 def is_last_page_cut(file: int) -> bool:
     """Ogg states no length, but its last page how many bytes that has (RFC 3533, 6)."""
-    tail = os.pread(file, LARGEST_PAGE, max(0, size_of(file) - LARGEST_PAGE))
-    page = tail[tail.rfind(MARK) :]
-    if len(page) < HEAD_BYTES or len(page) < HEAD_BYTES + page[26]:
-        return True
-    segments = page[26]
-    return len(page) < HEAD_BYTES + segments + sum(page[HEAD_BYTES : HEAD_BYTES + segments])
+    end, page_end = size_of(file), 0
+    for place, page in islice(_pages(file, end), MOST_PAGES):
+        page_end = place + _size(page)
+    # What follows the last page is not Ogg, unless a page begins there that has no whole head.
+    return page_end == 0 or page_end > end or os.pread(file, 4, page_end) == MARK

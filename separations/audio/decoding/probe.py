@@ -29,17 +29,15 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
         Fault: whatever `open_source` raises, and too_long, too_short, truncated, not_finite,
             too_much_sound, too_loud or damaged.
     """
-    frames = values = 0
+    frames = 0
     with open_source(file) as source:
         rate, identity = source.rate, _Identity(source.rate, source.layout)
         for frame in source.frames():
-            channels = frame.layout.nb_channels
             frames += frame.samples
-            values += frame.samples * channels
             if frames > max_seconds * rate:
                 raise Fault("too_long", max_minutes=f"{max_seconds / 60:.3g}")
-            if values > max_seconds * SAMPLES_A_SECOND:
-                raise _too_much_sound(rate, channels, max_seconds)
+            if source.values > max_seconds * SAMPLES_A_SECOND:  # as they were decoded
+                raise _too_much_sound(source.highest_rate, frame.layout.nb_channels, max_seconds)
             identity.add(frame)
         if source.is_cut(frames / rate):
             raise Fault("truncated", read=round(frames / rate))
@@ -47,8 +45,8 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
             raise Fault("damaged")
         if frames < MIN_SECONDS * rate:
             raise Fault("too_short", min_seconds=MIN_SECONDS)
-        metadata = {**source.container.metadata, **source.stream.metadata}
         container = source.container_name
+        metadata = _metadata(container, source.container.metadata, source.stream.metadata)
         codec = source.stream.codec_context.name
     # After FFmpeg's memory is free again, in which it holds all covers.
     return AudioInfo(
@@ -60,6 +58,15 @@ def probe(file: int, max_seconds: float) -> AudioInfo:
         tags=read_tags(file, container, codec, metadata),
         samples_sha256=identity.digest(),
     )
+
+
+def _metadata(container: str, whole: dict[str, str], track: dict[str, str]) -> dict[str, str]:
+    """FFmpeg's metadata of the whole file and its track; only Ogg keeps a song's with the track."""
+    if container == "ogg":
+        return whole | track
+    if container in ("matroska", "mov"):  # where it is a name such as "Stereo"
+        track = {name: text for name, text in track.items() if name.lower() != "title"}
+    return track | whole
 
 
 class _Identity:

@@ -42,6 +42,7 @@ class Source:
         self.stream: AudioStream = first.stream
         self._opened, self._parts = first, parts
         self._good = self._bad = 0
+        self.values = self.highest_rate = 0  # samples of all channels, and Hz, decoded so far
         self.gave_up = False  # whether a part was left before its end
         self._decoded = self._decode()
         self._first = next(self._decoded, None)
@@ -72,10 +73,15 @@ class Source:
     def _all(self) -> Iterator[av.AudioFrame]:
         if self._first is not None:
             first, self._first = self._first, None
-            yield first
+            yield self._counted(first)
         for frame in self._decoded:
             check_form(frame.sample_rate, frame.layout.nb_channels)
-            yield frame
+            yield self._counted(frame)
+
+    def _counted(self, frame: av.AudioFrame) -> av.AudioFrame:
+        self.values += frame.samples * frame.layout.nb_channels
+        self.highest_rate = max(self.highest_rate, frame.sample_rate)
+        return frame
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         yield from self._decode_part(self._opened)

@@ -50,7 +50,11 @@ def ends_before_index(file: int) -> bool:
     boxes = list(_boxes(file))
     if not boxes or boxes[0][0] not in (b"ftyp", b"wide", b"mdat"):
         return False
-    return (b"moov", True) not in boxes
+    kinds = {kind for kind, _is_whole in boxes}
+    if (b"moov", True) in boxes:
+        return False
+    # A picture (HEIC, AVIF) has another index.
+    return not boxes[-1][1] or (b"mdat" in kinds and b"meta" not in kinds)
 
 
 def is_fragment_cut(file: int) -> bool:

@@ -21,6 +21,7 @@ from separations.audio.info import (
     MOST_TRACK,
     Tags,
     cover_type,
+    printable_line,
 )
 
 CPU_SECONDS = 1.0  # to read all tags of a file, and again to decode them; usually milliseconds
@@ -98,8 +99,7 @@ def _cut(text: Text) -> Text:
 
 def _clean(text: str) -> str:
     """A text as one printable line of at most LONGEST_TEXT characters."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split())[:LONGEST_TEXT].strip()
+    return printable_line(text)[:LONGEST_TEXT].strip()
 
 
 def _tags(texts: dict[str, str], cover: bytes) -> Tags:

@@ -22,6 +22,7 @@ from separations.audio.info import (
     AudioInfo,
     Tags,
     cover_type,
+    is_printable,
 )
 from separations.errors.fault import Fault
 
@@ -123,6 +124,6 @@ def _is_line(text: Any, longest: int = LONGEST_TEXT) -> bool:
     return (
         isinstance(text, str)
         and len(text) <= longest
-        and text.isprintable()
+        and is_printable(text)
         and "\N{REPLACEMENT CHARACTER}" not in text
     )
