@@ -147,6 +147,17 @@ def _without_count(mp3: bytes) -> bytes:
     return mp3[place + header.size :]
 
 
+def test_a_few_stray_frames_in_front_do_not_decide_the_rate_of_a_song(
+    tmp_path: Path, parts: dict[str, Path]
+) -> None:
+    stray = _without_count(parts["slow.mp3"].read_bytes())
+    header = mp3_frames.read_header(stray[:4])
+    assert header is not None
+    info = facts(joined(tmp_path, stray[: 4 * header.size], parts["one.mp3"]))
+    assert info.sample_rate == 44_100
+    assert info.seconds == pytest.approx(1.1, abs=0.1)
+
+
 LYRICS = b"LYRICSBEGININD00002" + b"TAG word \xff\xfb\x90" * 40 + b"000379LYRICS200"
 BEHIND = {
     "ID3v1": b"TAG" + bytes(125),

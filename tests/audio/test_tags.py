@@ -193,6 +193,11 @@ def test_what_is_unicode_is_left_alone(text: str) -> None:
     assert decode_texts({"title": "ÆØÅ", "artist": "Ñ"}) == {"title": "ÆØÅ", "artist": "Ñ"}
 
 
+def test_a_few_capitals_again_and_again_are_left_alone() -> None:
+    texts = {"artist": "Ölafur", "title": "ÖÖÖ", "album": "ÄÄÄ"}
+    assert decode_texts(dict(texts)) == texts
+
+
 def test_all_texts_of_a_file_are_of_one_character_set() -> None:
     """One letter says little, beside others it says enough."""
     texts = {"title": "Я", "artist": "Земфира", "album": "Best of"}

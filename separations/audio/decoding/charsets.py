@@ -34,7 +34,7 @@ APOSTROPHES, MARKS = "’‘´", "“”«»„–—…¿¡°ªº·"
 EAST_SLAVIC = {chr(point) for point in range(0x410, 0x450)} | set("ЁёЄєІіЇїҐґЎў")
 VOWELS = set("аеиоуыэюяёієїαεηιουωάέήίόύώϊϋΐΰ")
 # Of texts that are labelled as Unicode, so many letters must look wrong before they are doubted.
-EVIDENCE = 6
+EVIDENCE, DIFFERENT = 6, 5
 ID3V1_BYTES = 30  # of a text, which may end inside a character
 
 
@@ -94,8 +94,10 @@ def _relabelled(texts: dict[str, str]) -> dict[str, str]:
             raw[name] = text.encode("latin-1")
         except UnicodeError:
             return {}
-    high = sum(byte >= 0x80 for text in raw.values() for byte in text)
-    charset = _charset_of(raw.values()) if high >= EVIDENCE else None
+    high = [byte for text in raw.values() for byte in text if byte >= 0x80]
+    # The same few letters again and again, as in "ÖÖÖ", are no evidence.
+    is_doubtful = len(high) >= EVIDENCE and len(set(high)) >= DIFFERENT
+    charset = _charset_of(raw.values()) if is_doubtful else None
     if charset in (None, "cp1252", "cp1250"):
         return {}
     return {name: _decode(text, charset) for name, text in raw.items()}

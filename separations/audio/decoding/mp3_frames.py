@@ -41,6 +41,7 @@ class Part:
 
     ranges: list[Range] = field(default_factory=list)  # without the tags in it and behind it
     seconds: float = 0.0  # of its frames
+    rate: int = 0
     stated_seconds: float = 0.0  # by its first frame (Xing, Info or VBRI); 0 if it says nothing
 
 
@@ -147,7 +148,7 @@ class _Walk:
         if stated is not None or changes or not self._parts:
             self._end_range(self._sound_end if self._parts else self._front)
             self._parts.append(Part([] if self._parts or not self._front else [(0, self._front)]))
-            self._begun = place
+            self._begun, self._parts[-1].rate = place, header.rate
         if stated is not None:
             self._parts[-1].stated_seconds = stated * header.samples / header.rate
         else:

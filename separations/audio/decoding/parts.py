@@ -25,12 +25,14 @@ class Parts:
     is_cut: whether the file's own structure shows that its end is missing.
     proves_length: whether a length that FFmpeg states of the file can be taken for one.
     lost_seconds: which are missing by the file's own count of its frames.
+    rate: of the song, where that is not the first part's.
     """
 
     views: list[FileView]
     is_cut: bool = False
     proves_length: bool = False
     lost_seconds: float = 0.0
+    rate: int | None = None
 
 
 def find_chunked_parts(file: int) -> Parts | None:
@@ -60,7 +62,13 @@ def _mp3(file: int) -> Parts:
     found = mp3_frames.parts(file)
     views = [FileView(file, part.ranges) for part in found] or [FileView.whole(file)]
     lost = sum(max(0.0, part.stated_seconds - part.seconds) for part in found)
-    return Parts(views, lost_seconds=lost)
+    return Parts(views, lost_seconds=lost, rate=_rate(found))
+
+
+def _rate(found: list[mp3_frames.Part]) -> int | None:
+    """The longest part's rate, if the first is short beside it: a few stray frames, a jingle."""
+    longest = max(found, key=lambda part: part.seconds, default=None)
+    return longest.rate if longest and longest.seconds > 2 * found[0].seconds else None
 
 
 def _matroska(file: int) -> Parts:

@@ -32,7 +32,7 @@ class Source:
 
     container, container_name, stream: of its first part.
     rate, layout: of its first decoded frame, whatever the file's headers state, as decoders follow
-        the frames.
+        the frames; the rate of joined MP3s is the longest one's (`Parts.rate`).
     """
 
     def __init__(self, container_name: str, first: OpenPart, parts: Parts) -> None:
@@ -50,7 +50,7 @@ class Source:
             raise Fault("truncated", read=0)
         if self._first is None:
             raise Fault("too_short", min_seconds=MIN_SECONDS)
-        self.rate, self.layout = self._first.sample_rate, self._first.layout
+        self.rate, self.layout = parts.rate or self._first.sample_rate, self._first.layout
         check_form(self.rate, self.layout.nb_channels)
 
     def is_cut(self, seconds: float) -> bool:
