@@ -4,6 +4,8 @@ Many programs wrote tags in the character set of their own country and labelled 
 not at all. Such texts are too short for detectors that count letters (charset-normalizer takes
 "Beyoncé" for cp1250, for example). Here every set is tried, and its text judged by what no language
 does: scripts that change inside a word, a capital after a small letter, symbols between letters.
+Some short names stay what they are not: one Chinese or Cyrillic letter alone, Czech and Hungarian
+names that look Western ("Dvořák", "Hős"), GBK whose bytes are Korean syllables or UTF-8 ("江南").
 """
 
 import codecs
@@ -20,7 +22,11 @@ CHARSETS = {
     "cp1253": 1.5,  # Greek
     "koi8_r": 1.5,  # Cyrillic, in mails of the nineties
     "gb18030": 1.5,  # Chinese
+    "big5": 2.0,  # of Taiwan and Hong Kong
 }
+# The lead bytes of the frequent Chinese characters, which come first in each set.
+FIRST_ROW = {"gb18030": 0xB0, "cp932": 0x88, "big5": 0xA4}
+RARE_FROM = {"gb18030": 0xD8, "cp932": 0x98, "big5": 0xC9}
 # By every name that is used here or in mutagen, loaded now: the sandbox has no files, from which
 # Python would load them at their first use.
 for name in (
@@ -141,6 +147,8 @@ def _of_character(text: str, at: int, charset: str) -> float:
         penalty += 3.0
     if after.isascii() and after.isalpha() and _script(char) != "latin":
         penalty += 3.0
+    if charset == "cp949" and _is_hanja(before) != _is_hanja(char) and before.isalpha():
+        penalty += 3.0
     if before.islower() and char.isupper():
         penalty += 2.0
     return penalty
@@ -153,16 +161,19 @@ def _rarity(char: str, charset: str) -> float:
     if "\u4e00" <= char <= "\u9fff":
         if charset == "cp949":
             return 2.0  # Koreans write Hangul
-        try:
-            row = char.encode("gb2312")[0]
-        except UnicodeError:
-            return 1.5
-        return 0.3 if row < 0xD8 else 1.5  # the frequent ones come first
+        row = char.encode(charset)[0]
+        return 0.3 if FIRST_ROW[charset] <= row < RARE_FROM[charset] else 1.5
+    if "\uff21" <= char <= "\uff5a":  # Latin letters of full width
+        return 0.3
     if "\uac00" <= char <= "\ud7a3":
         return 0.0 if len(char.encode("euc_kr")) == 2 else 3.0  # others are spelled out
     if _script(char) == "cyrillic":
         return 0.0 if char in EAST_SLAVIC else 1.5
     return 0.0 if char.isalpha() and ord(char) < 0x3100 else 2.0
+
+
+def _is_hanja(char: str) -> bool:
+    return "\u4e00" <= char <= "\u9fff"
 
 
 def _script(char: str) -> str:
