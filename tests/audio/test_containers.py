@@ -76,6 +76,16 @@ WHOLE: dict[str, Callable[[Path], bytes]] = {
     "RIFX with a chunk behind": wav(
         mark=b"RIFX", after=struct.pack(">4sI", b"LIST", 20_000) + b"x" * 20_000
     ),
+    **{
+        f"{mark.decode()} data {size:X} with a chunk behind": wav(
+            size,
+            mark=mark,
+            after=struct.pack((">" if mark == b"RIFX" else "<") + "4sI", b"LIST", 1_000)
+            + b"x" * 1_000,
+        )
+        for size in (0, BYTES + 2_000, 0xFFFFFFFF)
+        for mark in (b"RIFF", b"RIFX")
+    },
     "RIFX data 7FFFF000": wav(0x7FFFF000, mark=b"RIFX"),
     "RF64": lambda _folder: containers.rf64(SONG),
     "BW64": lambda _folder: containers.rf64(SONG, b"BW64"),
@@ -113,6 +123,12 @@ def test_a_data_chunk_that_promises_more_than_there_is_is_cut_off(
     assert refused(put(tmp_path, data[:-20_000])).code == "truncated"
     # A block of a recorder is missing, which nobody hears.
     assert facts(put(tmp_path, data[:-2_000])).frames == FRAMES - 500
+
+
+def test_a_wav_of_no_samples_and_other_chunks_is_no_song(tmp_path: Path) -> None:
+    tag = b"id3 " + struct.pack("<I", 100_000) + b"x" * 100_000
+    path = put(tmp_path, containers.wav(SONG[:, :0], 0, after=tag))
+    assert refused(path).code == "too_short"
 
 
 @pytest.mark.parametrize("size", [0, 2**64 - 1])

@@ -7,6 +7,7 @@ that it would believe.
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ NEAR = 1 << 16
 MOST_STATED = (1 << 31) - 1  # of 32 bits; more is negative to some of FFmpeg's demuxers
 W64_GUID_END = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 W64_HEAD = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
+NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]{2}[A-Za-z0-9_ ]")
+TAIL = re.compile(rb"(?:LIST|id3 |ID3 |bext|cue |smpl|iXML|_PMX)(.{4})", re.DOTALL)
+LARGEST_TAIL = 1 << 20  # bytes of the file in which the last chunk is looked for
 RIFFS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 
 
@@ -63,6 +67,11 @@ def read_chunks(file: int) -> Samples | None:
     order = ">" if head[:4] in (b"RIFX", b"FORM") else "<"
     pieces, rate, form, big = list[Piece]([(0, end)]), 0, b"", None
     for chunk in islice(found, MOST_CHUNKS):
+        if chunk.name == b"data" and head[:4] in (b"RIFF", b"RIFX"):
+            end = _end_of_samples(file, chunk, end)
+            pieces = [
+                each if isinstance(each, bytes) else (each[0], min(each[1], end)) for each in pieces
+            ]
         if chunk.name == b"ds64":  # the samples' size in RF64, where the other is a placeholder
             size = int.from_bytes(os.pread(file, 8, chunk.start + 8), "little")
             big = Chunk(b"", chunk.start, size, chunk.start + 8, "<Q")
@@ -94,6 +103,27 @@ def _samples(file: int, pieces: list[Piece], size: Chunk, start: int, rate: int)
     return Samples(FileView(file, pieces))
 
 
+def _end_of_samples(file: int, data: Chunk, end: int) -> int:
+    """Where the samples end at most, whose size is unknown or a little too large."""
+    if not is_placeholder(data.size) and data.size <= end - data.start:
+        return end
+    order, place = data.form[0], data.start
+    if data.size == 0:  # there are none if whole chunks follow up to the end
+        for chunk in islice(_riff_chunks(file, end, order, data.start), MOST_CHUNKS):
+            if not NAME.fullmatch(chunk.name):
+                break
+            place = chunk.start + chunk.size
+            if place == end or place + 1 == end:
+                return data.start
+    tail_at = max(data.start, end - LARGEST_TAIL)
+    tail = os.pread(file, LARGEST_TAIL, tail_at)
+    for mark in TAIL.finditer(tail):
+        (size,) = struct.unpack(order + "I", mark[1])
+        if tail_at + mark.end() + size in (end, end - 1):
+            return tail_at + mark.start()
+    return end
+
+
 def is_placeholder(size: int) -> bool:
     """Whether a size stands for "not known yet", as 0, 0xFFFFFFFF or 0x7FFFF000."""
     return size <= 8 or any(abs(size - number) <= NEAR for number in PLACEHOLDERS)
@@ -111,8 +141,7 @@ def _chunks(file: int, head: bytes, end: int) -> Iterator[Chunk] | None:
     return None
 
 
-def _riff_chunks(file: int, end: int, order: str) -> Iterator[Chunk]:
-    place = 12
+def _riff_chunks(file: int, end: int, order: str, place: int = 12) -> Iterator[Chunk]:
     while place + 8 <= end:
         name, size = struct.unpack(order + "4sI", os.pread(file, 8, place))
         yield Chunk(name, place + 8, size, place + 4, order + "I")
