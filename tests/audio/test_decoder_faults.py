@@ -24,8 +24,7 @@ INFO = {
     "sample_rate": 44_100,
     "channels": 2,
     "frames": 44_100,
-    "title": "",
-    "artist": "",
+    "tags": {},
     "samples_sha256": "0" * 64,
 }
 Scripts = Callable[..., None]
@@ -54,7 +53,7 @@ def decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
     monkeypatch.setattr(child_process, "start", start_next)
 
     def do(*acts: str) -> None:
-        answer = message(json.dumps({"info": INFO}).encode(), "answer")
+        answer = message(json.dumps({"info": INFO, "cover": 0}).encode(), "answer")
         for number, act in enumerate(acts):
             script = tmp_path / f"decoder{number}"
             shown = answer if act == "answer" else act

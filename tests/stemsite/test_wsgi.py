@@ -4,10 +4,13 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from django.conf import settings
+from django.http import UnreadablePostError
 
 from stemsite import wsgi
 from tests.support.sounds import ROOT
@@ -84,3 +87,29 @@ def test_the_web_server_may_open_more_files_than_usual() -> None:
             check=True,
         )
         assert done.stdout.split() == [str(wanted), str(highest)]
+
+
+class BrokenOff:
+    """A body that cannot be read to its end."""
+
+    def __init__(self, start: bytes) -> None:
+        self._pieces = [start]
+
+    def read(self, *_size: int) -> bytes:
+        if self._pieces:
+            return self._pieces.pop()
+        raise OSError("the chunks are malformed")
+
+    readline = read
+
+
+def test_a_form_that_cannot_be_read_on_leaves_no_file() -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    found = environ("/", "multipart/form-data; boundary=b")
+    found |= {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": "900000", "REMOTE_ADDR": "192.0.2.1"}
+    found["wsgi.input"] = BrokenOff(head + bytes(200_000))
+    request = wsgi.Request(found)
+    with pytest.raises(UnreadablePostError) as kept:  # as a log or a debugger may keep it
+        request._load_post_and_files()
+    assert kept.value.__traceback__ is not None
+    assert not list(Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir())
