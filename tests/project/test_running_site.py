@@ -219,7 +219,6 @@ def test_the_processes_stay_light(site: Site) -> None:
         if ("gunicorn" in command or "run_consumer" in command) and "sh -c" not in command:
             heavy[process.pid, command] = process.memory_info().rss / 1e6
     assert len(heavy) >= 3
-
     assert max(heavy.values()) < 120, heavy
 
 
