@@ -122,8 +122,12 @@ def _early_refusal(request: HttpRequest, kind: str) -> Fault | None:
     is_allowed = getattr(request, "from_allowed_origin", False)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and not is_allowed:
         return Fault("stale_form")
-    if kind != "upload" and "HTTP_TRANSFER_ENCODING" in request.META:
-        return Fault("length_required")
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        if kind != "upload":
+            return Fault("length_required")
+        if request.content_type != "multipart/form-data":
+            is_api = problem_details.is_api_request(request)
+            return Fault("wrong_content_type" if is_api else "length_required")
     length = str(request.META.get("CONTENT_LENGTH") or "0")
     if kind != "upload" and (not length.isdecimal() or int(length) > MAX_FORM_BYTES):
         return Fault("form_too_large")
