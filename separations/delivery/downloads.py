@@ -11,7 +11,7 @@ from django.db.models import prefetch_related_objects
 
 from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
-from separations.audio.info import SAMPLE_RATE, Tags
+from separations.audio.info import ENCODER_VERSIONS, SAMPLE_RATE, Tags
 from separations.audio.mixing.mix import Mix, Track, peak_of
 from separations.audio.mixing.mix_spec import MixSettings, parse_mix
 from separations.audio.mixing.resampled_peak import peak_at_rate
@@ -85,7 +85,13 @@ class Download:
 
     @property
     def identity(self) -> str:
-        """A hash that is the same for the same bytes, and for no others (the ETag)."""
+        """The same for the same bytes, and for no others (the ETag). Encoders of other versions
+        write other bytes: a download that broke off before an upgrade begins anew after it."""
+        return f"{self._key}-{hashlib.sha256(ENCODER_VERSIONS.encode()).hexdigest()[:8]}"
+
+    @property
+    def _key(self) -> str:
+        """A hash of all that was chosen. It names files in the cache, which outlast upgrades."""
         chosen = (ENCODING_VERSION, self.name, self.settings, self.format.name, self.bit_rate)
         parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist, *self._more_tags)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -176,7 +182,7 @@ class Download:
         more = hashlib.sha256(repr(self._more_tags).encode()).hexdigest()[:8]
         tagged = f"-{more}" if self._more_tags else ""
         whole = f"{self.name}{named}{rate}-{ENCODING_VERSION}{tagged}"
-        name = f"{CHOSEN}{self.identity}" if self.settings else whole
+        name = f"{CHOSEN}{self._key}" if self.settings else whole
         return self.job.rendition_folder / f"{name}.{self.format.extension}"
 
 

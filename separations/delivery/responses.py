@@ -87,9 +87,12 @@ def send_archive(
     else:
         _count_encodings(request, archive.stems)
     results.record_use(job)
+    source = archive.source(wait, widest_range(client(request)))
+    if wait == "all" and (found := byte_ranges.wanted(request, etag, source.size or 0)):
+        _count_as_encodings(request, source.members_to_read(*found))  # it takes as long
     response = byte_ranges.send(
         request,
-        WhileAllowed(archive.source(wait, widest_range(client(request))), Permit.of(request, job)),
+        WhileAllowed(source, Permit.of(request, job)),
         "application/zip",
         downloads.archive_name(archive.stems),
         etag,
@@ -127,7 +130,11 @@ def send_cover(request: HttpRequest, job: Job, seconds: int) -> HttpResponseBase
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:
     """Count the files that have to be encoded against the rate limit, before the first one."""
-    if number := sum(each.must_be_made for each in wanted):
+    _count_as_encodings(request, sum(each.must_be_made for each in wanted))
+
+
+def _count_as_encodings(request: HttpRequest, number: int) -> None:
+    if number:
         rate_limits.count_with_site("encode", request, number)
 
 
