@@ -111,10 +111,10 @@ def test_who_comes_back_for_the_rest_has_nothing_read_again() -> None:
     assert late.read_bytes < 200
 
 
-@pytest.mark.parametrize("earlier", [b"y" * 100, b"y" * 120, b"y" * 50])
-def test_checksums_of_other_bytes_spoil_no_archive(earlier: bytes) -> None:
+@pytest.mark.parametrize("length", [100, 120, 50])
+def test_checksums_of_other_bytes_spoil_no_archive(length: int) -> None:
     """Such as those of an encoder of another version."""
-    data = b"x" * 100
+    earlier, data = b"y" * length, b"x" * 100
     sums = Known({"a.mp3": Sum(zlib.crc32(earlier), len(earlier), is_whole=True)})
     if len(earlier) != len(data):
         whole = b"".join(of("a.mp3", data, Known()).read(0, None))
