@@ -20,6 +20,11 @@ def is_known(request: HttpRequest, etag: str) -> bool:
     return etag in known or known.strip() == "*"
 
 
+def is_head(request: HttpRequest) -> bool:
+    """Whether nothing is sent but the head. (The API's `request.method` is GET then.)"""
+    return request.META["REQUEST_METHOD"] == "HEAD"
+
+
 def not_modified(etag: str) -> HttpResponse:
     return HttpResponse(status=304, headers={"ETag": etag})
 
@@ -45,7 +50,7 @@ def send(
     size = source.size
     if size is None:
         response: HttpResponseBase = StreamingHttpResponse(
-            source.read(0, None), content_type=content_type
+            () if is_head(request) else source.read(0, None), content_type=content_type
         )
         _describe(response, name, etag, attach=attach)
         return response
@@ -57,7 +62,7 @@ def send(
         return response
     (start, stop), status = found, 206 if any(asked) else 200
     response = StreamingHttpResponse(
-        source.read(start, stop) if request.method != "HEAD" else (),
+        () if is_head(request) else source.read(start, stop),
         status=status,
         content_type=content_type,
     )

@@ -35,6 +35,7 @@ from separations.fair_use.client_turns import Turn
 from separations.jobs.results import needed_gain
 from separations.models import Job, Stem
 
+MIX = "mix"  # the name of all mixes
 CHOSEN = "chosen-"  # the prefix of files that hold a mix or a range
 ENCODING_VERSION = 4  # raised with every change that makes other bytes of the same samples
 
@@ -172,7 +173,19 @@ class Download:
 
         client: in whose turns the peak of a mix is computed.
         """
-        return 1.0 if self.format.keeps_overs else self.level(client)
+        if self.format.keeps_overs:
+            return 1.0
+        self.__dict__["_found_gain"] = found = self.level(client)
+        return found
+
+    @property
+    def known_gain(self) -> float | None:
+        """`gain` where no samples have to be read for it: the stems' peaks are stored, and that of
+        a mix is known where `source` has just asked for it."""
+        if self.format.keeps_overs or (self.name != MIX and self.reader.rate == SAMPLE_RATE):
+            return self.gain("")
+        found: float | None = self.__dict__.get("_found_gain")
+        return found
 
     @property
     def _cached(self) -> Path:
@@ -231,7 +244,7 @@ def of_mix(
 
     return Download(
         job,
-        "mix",
+        MIX,
         mix_name(chosen),
         None if span == Span(0, mix.frames) else span,
         _settings(chosen.canonical_text, span.text, _rate_text(rate)),
