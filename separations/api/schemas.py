@@ -238,7 +238,9 @@ class Quotas(Schema):
 
     songs_waiting: Quota
     minutes_a_day: Quota = Field(description="Each pass of a model counts.")
-    storage_gb: Quota
+    storage_gb: Quota | None = Field(
+        description="Null before the first song, where it depends on the site's disk."
+    )
 
 
 class FormatChoice(Schema):

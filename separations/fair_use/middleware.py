@@ -40,10 +40,10 @@ class RateLimitMiddleware:
         elif leave is not None:
             leave()
         login_attempts.finish(request, response)
-        if problem_details.is_api_request(request):
-            _describe_limit(request, response)
         if response.status_code == 503:
             _log_rarely(request, response)
+        elif problem_details.is_api_request(request):  # a site that is at its limit queries nothing
+            _describe_limit(request, response)
         return response
 
     def process_view(
