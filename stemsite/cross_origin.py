@@ -10,8 +10,7 @@ from django.http.response import HttpResponseBase
 
 
 class CrossOriginMiddleware(CorsMiddleware):
-    """Adds the headers of CORS, answers preflight requests, and drops the cookies that come along, and those
-    that would go back.
+    """Adds the headers of CORS, answers preflight requests, and drops cookies in both directions.
 
     Browsers send no cookies of ours across sites, but they do to and from a neighbour on another
     sub-domain or port of this host, whose pages must not act for who is logged in here.

@@ -22,7 +22,7 @@ def is_known(request: HttpRequest, etag: str) -> bool:
 
 def is_head(request: HttpRequest) -> bool:
     """Whether nothing is sent but the head. (The API's `request.method` is GET then.)"""
-    return request.META["REQUEST_METHOD"] == "HEAD"
+    return bool(request.META["REQUEST_METHOD"] == "HEAD")
 
 
 def not_modified(etag: str) -> HttpResponse:
