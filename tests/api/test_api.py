@@ -322,7 +322,9 @@ def test_songs_that_come_or_go_meanwhile_move_no_page(
     assert (len(newest), top["previous"]) == (1, None)
     assert page(f"/api/jobs?per_page=2&cursor={two['next_cursor']}")[0] == ids[4:]
     for bad in ("x", "YTE", "A" * 99, "é", "YTAwMDEtMDEtMDFUMDA6MDA6MDArMTQ6MDAgMQ"):
-        assert told(program.get("/api/jobs", {"cursor": bad}), 422, "bad_field")["errors"]
+        refused = program.get("/api/jobs", {"cursor": bad}, headers={"Accept-Language": "ko"})
+        (error,) = told(refused, 422, "bad_field")["errors"]
+        assert error["message"].startswith("이 목록의 커서가 아닙니다.")
 
 
 def test_what_is_new_waits_and_what_is_there_does_not(program: Client, song: bytes) -> None:
