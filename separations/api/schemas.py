@@ -121,7 +121,7 @@ class StemLinks(Schema):
     label: str = Field(description="In the reader's language.")
     peak: float = Field(description="Largest sample; 1 is full scale.")
     loudness: float | None = Field(description="LUFS; null for silence.")
-    url: str = Field(description="Takes `format`, `bitrate`, `from` and `to`.")
+    url: str = Field(description="Takes `format`, `bitrate`, `sample_rate`, `from` and `to`.")
 
 
 class Links(Schema):
@@ -166,7 +166,8 @@ class Task(Progress):
     notes: list[str] = Field(description="What is worth knowing, in the reader's language.")
     gain_db: float | None = Field(
         description="By how much all stems are turned down together in every format but float32, "
-        "so that none clips: 0 or less. Null until the song is completed."
+        "so that none clips: 0 or less. At `sample_rate=song` it can be a little more, which "
+        "`Stemsite-Gain-Db` says. Null until the song is completed."
     )
     expired: bool = Field(description="Completed once, but the stems were deleted since.")
     created_at: datetime
@@ -238,7 +239,9 @@ class Quotas(Schema):
 
     songs_waiting: Quota
     minutes_a_day: Quota = Field(description="Each pass of a model counts.")
-    storage_gb: Quota
+    storage_gb: Quota | None = Field(
+        description="Null before the first song, where it depends on the site's disk."
+    )
 
 
 class FormatChoice(Schema):
