@@ -38,13 +38,14 @@ def test_a_song_that_needs_memory_has_an_engine_that_loads_give_way(
     submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit()
+    job = claimed()
     killed: list[EngineProcess] = []
     crew = Crew()
     crew._slots = slots = [Slot(EngineProcess(), 1, crew._stopping) for _ in range(3)]
     monkeypatch.setattr(EngineProcess, "kill", lambda engine: killed.append(engine))
     monkeypatch.setattr(resources, "capacity", lambda: 0)
     slots[1].is_loading = True
-    crew._free_memory(slots[0], claimed())
+    crew._free_memory(slots[0], job)
     assert killed == [slots[2].engine]
     assert slots[1].gives_way, "its own thread ends it"
 
