@@ -272,6 +272,7 @@ class Crew:
     def _report(self) -> None:
         faults = self._self_tests.faults()
         self._presence.beat(self._slot_states(), resources.capacity(), faults)
+        fault_counts.write()
 
     def _slot_states(self) -> list[queue_switch.SlotState]:
         return [slot.state() for slot in self._slots]
