@@ -27,6 +27,7 @@ POLLED_FIELDS = (
     "priority",
     "turn",
     "queued_at",
+    "not_before",
 )
 POLL_SECONDS = 1
 SLOWEST_POLL_SECONDS = 5

@@ -15,6 +15,7 @@ from separations.engine.process.engine_process import EngineProcess
 from separations.errors.fault import Fault
 from separations.models import FaultCount, Job, Transition
 from separations.monitoring import fault_counts
+from separations.web.presenters.song import present_song
 from separations.worker import leases, self_tests
 from separations.worker.crew import Crew
 from separations.worker.self_tests import SelfTests
@@ -191,7 +192,12 @@ def test_a_song_whose_process_died_is_tried_again_after_a_pause(
         assert (job.state, job.attempt) == (Job.State.QUEUED, attempt)
         assert job.not_before is not None
         pauses.append((job.not_before - timezone.now()).total_seconds())
+        told = present_song(job)
+        assert "The next one follows in about 1 minute." in told.waiting
         rested(job)
+        job.refresh_from_db()
+        assert present_song(job).waiting == "Your song is next."
+        assert present_song(job).version != told.version, "pages are told"
     assert pauses == pytest.approx([5, 20], abs=3)
     leases.end_with(claimed(), Fault(code, status=-9))
     job.refresh_from_db()
