@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
 from typing import IO, cast
@@ -19,6 +19,7 @@ from typing import IO, cast
 from separations.audio import child_process
 from separations.audio.child_process import PythonProcess
 from separations.engine import memory
+from separations.engine.process.engine_output import ErrorOutput, pump
 from separations.engine.process.engine_protocol import (
     PING,
     Done,
@@ -44,10 +45,8 @@ MALLOC = {
 }
 # After these a process is replaced.
 FATAL_FAULTS = ("out_of_memory", "engine_error", "engine_unavailable")
-ERROR_BYTES = 4000  # of the error output, kept for the operator
 ANSWER_SECONDS = 60.0  # in which an engine loads torch, on a slow disk too
 TICK_SECONDS = 0.25
-STDERR = 2
 
 
 class EngineProcess:
@@ -60,7 +59,7 @@ class EngineProcess:
         self._began = self._rests_until = time.monotonic()
         self._pause = child_process.RestartPause()
         self._has_begun = False
-        self._errors: _ErrorOutput | None = None
+        self._errors: ErrorOutput | None = None
 
     def __enter__(self) -> "EngineProcess":
         return self
@@ -236,8 +235,8 @@ class EngineProcess:
         self._began = time.monotonic()
         logger.info("Engine process %s started", child.pid)
         self._lines = queue.Queue()
-        threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
-        self._errors = _ErrorOutput(child)
+        threading.Thread(target=pump, args=(child, self._lines), daemon=True).start()
+        self._errors = ErrorOutput(child)
         return child
 
     def _rest_after(self, ran: float) -> float:
@@ -276,51 +275,3 @@ def _fault_in(message: Failed) -> Fault:
     fault = Fault(message.code, **message.params)
     fault.trace = message.trace
     return fault
-
-
-class _ErrorOutput:
-    """Passes a process's error output on to this process's, and keeps its end."""
-
-    def __init__(self, child: PythonProcess) -> None:
-        assert child.stderr is not None  # noqa: S101 - for the type checker
-        # The file object would be locked by the reading thread, and could not be closed.
-        self._pipe = os.dup(child.stderr.fileno())
-        child.stderr.close()
-        self._end = b""
-        self._thread = threading.Thread(target=self._pass_on, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            os.close(self._pipe)
-            raise
-
-    def _pass_on(self) -> None:
-        try:
-            while output := os.read(self._pipe, 1 << 16):
-                self._end = (self._end + output)[-ERROR_BYTES:]
-                with suppress(OSError):  # nobody reads this process's own
-                    _write_all(STDERR, output)
-        finally:
-            os.close(self._pipe)
-
-    def last(self) -> str:
-        """The last ERROR_BYTES, after the process's death."""
-        self._thread.join(1.0)  # a process that it started may hold the pipe open
-        return self._end.decode(errors="replace")
-
-
-def _write_all(file: int, output: bytes) -> None:
-    left = memoryview(output)
-    while left:
-        left = left[os.write(file, left) :]
-
-
-def _pump(child: PythonProcess, lines: "queue.Queue[bytes | None]") -> None:
-    """Put the engine's lines into the queue, and None after the last."""
-    if child.stdout is not None:
-        try:
-            for line in child.stdout:
-                lines.put(line)
-        except ValueError:  # closed by kill()
-            pass
-    lines.put(None)
