@@ -359,5 +359,10 @@ def test_who_is_being_separated_is_not_told_of_a_pause(queue: Queue) -> None:
     queue_switch.pause("root")
     assert queue_position.standing_of(job).held_up == ""
     queue_switch.resume()
+    Consumer.objects.update(faults={"engine": "torch is gone"})
+    queue_position._snapshots = queue_position._Snapshots()
+    assert queue_switch.standstill() == "broken"
+    assert queue_position.standing_of(job).held_up == "", "its own consumer works on it"
     Consumer.objects.all().delete()
+    queue_position._snapshots = queue_position._Snapshots()
     assert queue_position.standing_of(job).held_up == "no_consumer"
