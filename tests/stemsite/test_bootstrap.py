@@ -39,7 +39,8 @@ def test_the_site_is_ready_when_it_says_so(
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
-    monkeypatch.setattr(ready, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ready, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(ready, "SLOW_LOOK_SECONDS", 0.01)  # once it was told
     monkeypatch.setattr(ready, "PATIENCE_SECONDS", 0.0)
     with http.server.HTTPServer(("127.0.0.1", 0), Probed) as server:
         port, server.timeout = str(server.server_port), 10
