@@ -33,11 +33,13 @@ def one_at_a_time() -> Iterator[None]:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("Waiting for another set-up that is at work here")
-            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            say(f"This folder cannot be locked ({error.strerror}): do not set it up twice at once")
+            if isinstance(error, BlockingIOError):
+                say("Waiting for another set-up that is at work here")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            else:
+                why = error.strerror
+                say(f"This folder cannot be locked ({why}): do not set it up twice at once")
         # What is started holds it too: killed, this process may leave a pip that still installs.
         with children_keep(file):
             yield
