@@ -98,8 +98,8 @@ def test_a_service_that_floods_an_output_that_nobody_reads_stops_too(start: Star
     site = start("web: exec sleep 600\nconsumer: exec yes\n")
     (web,) = named(site, "sleep")
     assert site.stdout is not None
-    waiting = array.array("i", [0])
-    until(lambda: not fcntl.ioctl(site.stdout, termios.FIONREAD, waiting) and waiting[0] > 60_000)
+    unread, waiting = site.stdout.fileno(), array.array("i", [0])
+    until(lambda: not fcntl.ioctl(unread, termios.FIONREAD, waiting) and waiting[0] > 60_000)
     web.kill()
     until(lambda: named(site, "sleep") != [web])  # deaths are seen too
     site.terminate()
@@ -335,6 +335,14 @@ def test_a_line_that_never_ends_is_printed_in_parts(capfd: pytest.CaptureFixture
     os.set_blocking(reading, False)
     pipe = os.fdopen(reading, "rb")
     boss._selector.register(pipe, 1, "web")
+    waiting = array.array("i", [0])
+    for _ in range(3):
+        os.write(writing, b"\n" * supervisor.READ_BYTES)
+    boss._read()
+    fcntl.ioctl(reading, termios.FIONREAD, waiting)
+    assert waiting[0] == 2 * supervisor.READ_BYTES, "signals and deaths come between"
+    boss._read()
+    boss._read()
     os.write(writing, b"one\ntwo")
     os.close(writing)
     boss._read()
