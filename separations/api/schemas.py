@@ -300,6 +300,9 @@ class Asked(Schema):
     )
 
 
+TIMES = "Seconds (`65.5`), `m:ss` or `h:mm:ss`"
+
+
 class Wanted(Schema):
     """What a download is to be: the format, and the part of the song."""
 
@@ -314,5 +317,5 @@ class Wanted(Schema):
         description="`model`: 44.1 kHz, at which the models work. `song`: that of the song (see "
         "`sample_rate` of a task), resampled; MP3, M4A and Opus take some rates only.",
     )
-    start: str = Field("", alias="from", description="Seconds; the beginning by default.")
-    stop: str = Field("", alias="to", description="Seconds; the end by default.")
+    start: str = Field("", alias="from", description=f"{TIMES}; the beginning by default.")
+    stop: str = Field("", alias="to", description=f"{TIMES}; the end by default.")

@@ -3,6 +3,8 @@
 `make faults` kills the real one, again and again (tests/faults/killed_setup.py).
 """
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -162,7 +164,7 @@ def test_what_is_half_installed_is_forgotten(
 
 
 def test_two_at_a_time_wait_for_each_other(
-    environment: Path, capfd: pytest.CaptureFixture[str]
+    environment: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for what a killed one started: it holds the lock until it ends."""
     code = (
@@ -193,3 +195,10 @@ def test_two_at_a_time_wait_for_each_other(
     assert waiting.wait(30) == 0
     with lock.one_at_a_time():
         pass
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock.one_at_a_time():
+        assert "cannot be locked (No locks available)" in capfd.readouterr().out
