@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 
 
 class CrossOriginMiddleware(CorsMiddleware):
-    """Adds the headers of CORS, answers preflight requests, and drops the cookies that come along.
+    """Adds the headers of CORS, answers preflight requests, and drops cookies in both directions.
 
     Browsers send no cookies of ours across sites, but they do to and from a neighbour on another
     sub-domain or port of this host, whose pages must not act for who is logged in here.
@@ -22,6 +22,8 @@ class CrossOriginMiddleware(CorsMiddleware):
             request.from_allowed_origin = True  # type: ignore[attr-defined]
         response = super().__call__(request)
         assert isinstance(response, HttpResponseBase)  # noqa: S101 - for the type checker
+        if getattr(request, "from_allowed_origin", False):
+            response.cookies.clear()  # of `csrftoken`, which forms alone need
         return response
 
     def is_enabled(self, request: HttpRequest) -> bool:

@@ -42,6 +42,18 @@ class Request(WSGIRequest):
         params.pop("charset", None)
         self.content_type, self.content_params = kind, params
 
+    def _load_post_and_files(self) -> None:
+        """Read the form; if that fails, delete the files that are half here.
+
+        Django does so only for bodies that end early, not for those that cannot be read on.
+        """
+        try:
+            super()._load_post_and_files()
+        except BaseException:
+            for handler in self.upload_handlers:
+                handler.upload_interrupted()
+            raise
+
 
 class Handler(WSGIHandler):
     request_class = Request

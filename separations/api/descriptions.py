@@ -89,13 +89,14 @@ HEADERS: dict[str, dict[str, Any]] = {
     "WWW-Authenticate": {"description": "How to authenticate: `Bearer`.", "schema": TEXT},
     "RateLimit": {
         "description": "What is left of the limit of this kind of request, and when it is more "
-        "(draft-ietf-httpapi-ratelimit-headers).",
+        "(draft-ietf-httpapi-ratelimit-headers). Missing where there is no such limit, and on 503.",
         "schema": TEXT,
     },
     "RateLimit-Policy": {"description": "That limit.", "schema": TEXT},
     "Location": {"description": "Where the song can be looked up.", "schema": TEXT},
     GAIN_HEADER: {
-        "description": "By how many decibels the sound was turned down, so that nothing clips.",
+        "description": "By how many decibels the sound was turned down, so that nothing clips. "
+        "Missing for a mix, or `sample_rate=song`, that was encoded before.",
         "schema": {"type": "number"},
     },
     "ETag": {"description": "Changes when the file does, for `If-None-Match`.", "schema": TEXT},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.db.models import Q
+from django.utils.translation import gettext
 from ninja.errors import ValidationError
 
 from separations.models import Job, JobQuerySet
@@ -61,6 +62,9 @@ def _parse(cursor: str) -> tuple[str, datetime, uuid.UUID]:
     except (ValueError, OverflowError):
         found = "", datetime.min, uuid.UUID(int=0)
     if found[0] not in (AFTER, BEFORE):
-        message = "This is no `next_cursor` of an answer of this list."
+        message = gettext(
+            "This is no cursor of this list. Send the `next_cursor` of an answer, or follow its "
+            "`next` and `previous`."
+        )
         raise ValidationError([{"loc": ("query", "cursor"), "msg": message, "type": "cursor"}])
     return found

@@ -121,7 +121,7 @@ class StemLinks(Schema):
     label: str = Field(description="In the reader's language.")
     peak: float = Field(description="Largest sample; 1 is full scale.")
     loudness: float | None = Field(description="LUFS; null for silence.")
-    url: str = Field(description="Takes `format`, `bitrate`, `from` and `to`.")
+    url: str = Field(description="Takes `format`, `bitrate`, `sample_rate`, `from` and `to`.")
 
 
 class Links(Schema):
@@ -166,7 +166,8 @@ class Task(Progress):
     notes: list[str] = Field(description="What is worth knowing, in the reader's language.")
     gain_db: float | None = Field(
         description="By how much all stems are turned down together in every format but float32, "
-        "so that none clips: 0 or less. Null until the song is completed."
+        "so that none clips: 0 or less. At `sample_rate=song` it can be a little more, which "
+        "`Stemsite-Gain-Db` says. Null until the song is completed."
     )
     expired: bool = Field(description="Completed once, but the stems were deleted since.")
     created_at: datetime
@@ -238,7 +239,9 @@ class Quotas(Schema):
 
     songs_waiting: Quota
     minutes_a_day: Quota = Field(description="Each pass of a model counts.")
-    storage_gb: Quota
+    storage_gb: Quota | None = Field(
+        description="Null before the first song, where it depends on the site's disk."
+    )
 
 
 class FormatChoice(Schema):
@@ -297,6 +300,9 @@ class Asked(Schema):
     )
 
 
+TIMES = "Seconds (`65.5`), `m:ss` or `h:mm:ss`"
+
+
 class Wanted(Schema):
     """What a download is to be: the format, and the part of the song."""
 
@@ -311,5 +317,5 @@ class Wanted(Schema):
         description="`model`: 44.1 kHz, at which the models work. `song`: that of the song (see "
         "`sample_rate` of a task), resampled; MP3, M4A and Opus take some rates only.",
     )
-    start: str = Field("", alias="from", description="Seconds; the beginning by default.")
-    stop: str = Field("", alias="to", description="Seconds; the end by default.")
+    start: str = Field("", alias="from", description=f"{TIMES}; the beginning by default.")
+    stop: str = Field("", alias="to", description=f"{TIMES}; the end by default.")

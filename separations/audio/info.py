@@ -12,6 +12,9 @@ TAGS_MB = 14  # a cover in print quality
 # Of the decoder, on which samples depend. Raise the first number when this package reads files in
 # another way; the version of PyAV stands for its FFmpeg.
 DECODER_VERSION = f"2 av {version('av')}"
+ENCODERS = ("av", "soundfile", "soxr", "numpy", "mutagen")
+# Of the encoders, on which the bytes of downloads depend.
+ENCODER_VERSIONS = " ".join(f"{name} {version(name)}" for name in ENCODERS)
 
 # Raise it when more or other tags are read: an earlier upload of the same file is then read again.
 TAGS_VERSION = 1

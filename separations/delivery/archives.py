@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from django.utils import timezone
 
-from separations.delivery import encoding_cache
+from separations.delivery import encoding_cache, encoding_jobs
 from separations.delivery.byte_sources import ByteSource
 from separations.delivery.downloads import Download, Wait
 from separations.delivery.zip_archive import MOST, Member, Sum, ZipArchive
@@ -40,7 +40,7 @@ class Archive:
     def _modified(self) -> datetime:
         return timezone.localtime(self.job.finished_at or self.job.created_at)
 
-    def source(self, wait: Wait = "some", client: str = "") -> ByteSource:
+    def source(self, wait: Wait = "some", client: str = "") -> ZipArchive:
         """The archive as a byte source; its length is known where those of all stems are.
 
         Args:
@@ -52,8 +52,10 @@ class Archive:
         """
         sources = self._sources(wait, client)
         sums = KeptSums(self.job.rendition_folder / f"archive-{self.identity}.json")
+        # Ranges begin when all is encoded, so a turn never waits for another.
+        turn = partial(encoding_jobs.turn, client)
         members = [
-            Member(stem.file_name, source, stem.most_bytes, sums)
+            Member(stem.file_name, source, stem.most_bytes, sums, turn)
             for stem, source in zip(self.stems, sources, strict=True)
         ]
         return ZipArchive(members, self._modified)

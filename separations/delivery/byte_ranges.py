@@ -20,6 +20,11 @@ def is_known(request: HttpRequest, etag: str) -> bool:
     return etag in known or known.strip() == "*"
 
 
+def is_head(request: HttpRequest) -> bool:
+    """Whether nothing is sent but the head. (The API's `request.method` is GET then.)"""
+    return bool(request.META["REQUEST_METHOD"] == "HEAD")
+
+
 def not_modified(etag: str) -> HttpResponse:
     return HttpResponse(status=304, headers={"ETag": etag})
 
@@ -36,34 +41,28 @@ def send(
     """Answer with all bytes of `source`, or with the one range that was requested.
 
     A source of unknown length is sent as it grows, whole; a range of it can be had when its length
-    is known. 304 when the client has it, 206
-    for a range, 416 for one outside the file. Several ranges at once, a broken Range header and one
-    whose If-Range does not match get the whole file, as the RFC allows.
+    is known. 304 when the client has it, 206 for a range, 416 for one outside the file. Several
+    ranges at once, a broken Range header and one whose If-Range does not match get the whole file,
+    as the RFC allows.
     """
     if is_known(request, etag):
         return not_modified(etag)
     size = source.size
     if size is None:
         response: HttpResponseBase = StreamingHttpResponse(
-            source.read(0, None), content_type=content_type
+            () if is_head(request) else source.read(0, None), content_type=content_type
         )
         _describe(response, name, etag, attach=attach)
         return response
-    wanted = request.headers.get("Range", "")
-    if request.headers.get("If-Range", etag) != etag:
-        wanted = ""
-    start, stop = 0, size
-    status = 200
-    if match := RANGE.fullmatch(wanted.strip()):
-        found = _resolve(match[1], match[2], size)
-        if found is None:
-            response = HttpResponse(status=416)
-            response.headers["Content-Range"] = f"bytes */{size}"
-            return response
-        if match[1] or match[2]:
-            (start, stop), status = found, 206
+    asked = _asked(request, etag)
+    found = _resolve(*asked, size)
+    if found is None:
+        response = HttpResponse(status=416)
+        response.headers["Content-Range"] = f"bytes */{size}"
+        return response
+    (start, stop), status = found, 206 if any(asked) else 200
     response = StreamingHttpResponse(
-        source.read(start, stop) if request.method != "HEAD" else (),
+        () if is_head(request) else source.read(start, stop),
         status=status,
         content_type=content_type,
     )
@@ -72,6 +71,19 @@ def send(
     if status == 206:
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     return response
+
+
+def wanted(request: HttpRequest, etag: str, size: int) -> tuple[int, int] | None:
+    """The bytes that a request is answered with, as start and stop; None where there are none."""
+    return _resolve(*_asked(request, etag), size)
+
+
+def _asked(request: HttpRequest, etag: str) -> tuple[str, str]:
+    """The first and last byte of the one range that is asked for, both empty for the whole file."""
+    match = RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if not match or request.headers.get("If-Range", etag) != etag:
+        return "", ""
+    return match[1], match[2]
 
 
 def _describe(response: HttpResponseBase, name: str, etag: str, *, attach: bool) -> None:

@@ -11,7 +11,7 @@ from django.db.models import prefetch_related_objects
 
 from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import WavBytes, common_gain, most_bytes, size_of, write
-from separations.audio.info import SAMPLE_RATE, Tags
+from separations.audio.info import ENCODER_VERSIONS, SAMPLE_RATE, Tags
 from separations.audio.mixing.mix import Mix, Track, peak_of
 from separations.audio.mixing.mix_spec import MixSettings, parse_mix
 from separations.audio.mixing.resampled_peak import peak_at_rate
@@ -35,6 +35,7 @@ from separations.fair_use.client_turns import Turn
 from separations.jobs.results import needed_gain
 from separations.models import Job, Stem
 
+MIX = "mix"  # the name of all mixes
 CHOSEN = "chosen-"  # the prefix of files that hold a mix or a range
 ENCODING_VERSION = 4  # raised with every change that makes other bytes of the same samples
 
@@ -85,7 +86,13 @@ class Download:
 
     @property
     def identity(self) -> str:
-        """A hash that is the same for the same bytes, and for no others (the ETag)."""
+        """The same for the same bytes, and for no others (the ETag). Encoders of other versions
+        write other bytes: a download that broke off before an upgrade begins anew after it."""
+        return f"{self._key}-{hashlib.sha256(ENCODER_VERSIONS.encode()).hexdigest()[:8]}"
+
+    @property
+    def _key(self) -> str:
+        """A hash of all that was chosen. It names files in the cache, which outlast upgrades."""
         chosen = (ENCODING_VERSION, self.name, self.settings, self.format.name, self.bit_rate)
         parts = (self.job.result_key, *chosen, self.tags.title, self.tags.artist, *self._more_tags)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -166,7 +173,19 @@ class Download:
 
         client: in whose turns the peak of a mix is computed.
         """
-        return 1.0 if self.format.keeps_overs else self.level(client)
+        if self.format.keeps_overs:
+            return 1.0
+        self.__dict__["_found_gain"] = found = self.level(client)
+        return found
+
+    @property
+    def known_gain(self) -> float | None:
+        """`gain` where no samples have to be read for it: the stems' peaks are stored, and that of
+        a mix is known where `source` has just asked for it."""
+        if self.format.keeps_overs or (self.name != MIX and self.reader.rate == SAMPLE_RATE):
+            return self.gain("")
+        found: float | None = self.__dict__.get("_found_gain")
+        return found
 
     @property
     def _cached(self) -> Path:
@@ -176,7 +195,7 @@ class Download:
         more = hashlib.sha256(repr(self._more_tags).encode()).hexdigest()[:8]
         tagged = f"-{more}" if self._more_tags else ""
         whole = f"{self.name}{named}{rate}-{ENCODING_VERSION}{tagged}"
-        name = f"{CHOSEN}{self.identity}" if self.settings else whole
+        name = f"{CHOSEN}{self._key}" if self.settings else whole
         return self.job.rendition_folder / f"{name}.{self.format.extension}"
 
 
@@ -225,7 +244,7 @@ def of_mix(
 
     return Download(
         job,
-        "mix",
+        MIX,
         mix_name(chosen),
         None if span == Span(0, mix.frames) else span,
         _settings(chosen.canonical_text, span.text, _rate_text(rate)),

@@ -20,7 +20,7 @@ from separations.disk import disk_space
 
 PART = ".part"  # the suffix of files that are being encoded
 TIMES_THE_STEMS = 2  # the renditions of a job may take so many times what its stems take
-MOST_OF_A_JOB = 200  # files; those of six stems in all formats at two sample rates are fewer
+MOST_OF_A_JOB = 200  # files: six stems in every format and bit rate, with room for mixes and parts
 BLOCK = 4096  # bytes that the smallest file takes
 SPARE = 0.9  # of an exceeded cap, the part to shrink to, so that not every new file shrinks again
 LOOK_SECONDS = 5.0  # how long a process trusts its last sum of all sizes

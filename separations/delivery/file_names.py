@@ -158,16 +158,17 @@ def content_disposition(name: str, *, attach: bool) -> str:
 def ascii_name(name: str) -> str:
     """A file name in ASCII: accents are dropped, other scripts left out.
 
-    Without quotes and backslashes, which end or escape it, and percent signs, which some decode.
+    Without quotes and backslashes, which end or escape it, percent signs, which some decode, and
+    what letters of full width become that file systems do not take.
     """
     split = unicodedata.normalize("NFKD", name.translate(ASCII_OF))
-    plain = re.sub(r'["\\%/]', "_", split.encode("ascii", "ignore").decode())
+    plain = re.sub(r'["\\%/:<>|?*]', "_", split.encode("ascii", "ignore").decode())
     if name.isascii():
         return plain
     song, bracket, end = plain.rpartition(" (")
     if not bracket:
         song, dot, end = plain.rpartition(".")
         bracket = dot
-    song = re.sub(r"[^A-Za-z0-9]+ - |^[^A-Za-z0-9(]+| - [^A-Za-z0-9]*$", "", song)
-    song = re.sub(r"\s+", " ", song).strip(" -.")
+    song = re.sub(r"^[^A-Za-z0-9]* - |^[^A-Za-z0-9(]+| - [^A-Za-z0-9]*$", "", song)
+    song = re.sub(r"\s+", " ", song.replace(" -  - ", " - ")).strip(" -.")
     return f"{song if re.search('[A-Za-z]', song) else 'song'}{bracket}{end}"

@@ -5,7 +5,6 @@ the share link must still be open. If not, the connection is closed before the e
 client knows that the file is incomplete.
 """
 
-import contextlib
 import errno
 import logging
 import time
@@ -21,7 +20,7 @@ from separations.audio.encoding.formats import Format
 from separations.audio.encoding.render import gain_db
 from separations.audio.info import cover_type
 from separations.delivery import byte_ranges, downloads
-from separations.delivery.archives import Archive
+from separations.delivery.archives import Announced, Archive
 from separations.delivery.byte_sources import ByteSource, InMemory
 from separations.delivery.time_range import Span
 from separations.errors.fault import Fault
@@ -47,10 +46,14 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
     etag = f'"{download.identity}"'
     if byte_ranges.is_known(request, etag):
         return byte_ranges.not_modified(etag)
-    _count_encodings(request, [download])
     results.record_use(download.job)  # before it is encoded, which takes a while
-    known = _is_old(request) or request.method == "HEAD" or "Range" in request.headers
-    source = download.source("all" if known else "some", widest_range(client(request)))
+    source: ByteSource
+    if byte_ranges.is_head(request):
+        source = Announced(download.size)
+    else:
+        _count_encodings(request, [download])
+        known = _is_old(request) or "Range" in request.headers
+        source = download.source("all" if known else "some", widest_range(client(request)))
     response = byte_ranges.send(
         request,
         WhileAllowed(source, Permit.of(request, download.job)),
@@ -59,7 +62,7 @@ def send(request: HttpRequest, download: downloads.Download, *, attach: bool) ->
         etag,
         attach=attach,
     )
-    return _with_gain(response, download, request)
+    return _with_gain(response, download)
 
 
 def send_archive(
@@ -82,30 +85,31 @@ def send_archive(
     if byte_ranges.is_known(request, etag):
         return byte_ranges.not_modified(etag)
     wait: downloads.Wait = "all" if _is_old(request) or "Range" in request.headers else "some"
-    if request.META["REQUEST_METHOD"] == "HEAD":
+    if byte_ranges.is_head(request):
         wait = "none"
     else:
         _count_encodings(request, archive.stems)
     results.record_use(job)
+    source = archive.source(wait, widest_range(client(request)))
+    if wait == "all" and (found := byte_ranges.wanted(request, etag, source.size or 0)):
+        _count_as_encodings(request, source.members_to_read(*found))  # it takes as long
     response = byte_ranges.send(
         request,
-        WhileAllowed(archive.source(wait, widest_range(client(request))), Permit.of(request, job)),
+        WhileAllowed(source, Permit.of(request, job)),
         "application/zip",
         downloads.archive_name(archive.stems),
         etag,
         attach=True,
     )
-    return _with_gain(response, archive.stems[0], request)
+    return _with_gain(response, archive.stems[0])
 
 
-def _with_gain(
-    response: HttpResponseBase, download: downloads.Download, request: HttpRequest
-) -> HttpResponseBase:
-    """Say by how much the sound was turned down, so that a program can undo it."""
-    if response.status_code in (200, 206):
-        with contextlib.suppress(OSError):  # of a mix whose stems were deleted meanwhile
-            gain = download.gain(widest_range(client(request)))
-            response.headers[GAIN_HEADER] = f"{gain_db(gain):.2f}"
+def _with_gain(response: HttpResponseBase, download: downloads.Download) -> HttpResponseBase:
+    """Say by how much the sound was turned down, so that a program can undo it, where that is known
+    without reading the sound."""
+    gain = download.known_gain
+    if response.status_code in (200, 206) and gain is not None:
+        response.headers[GAIN_HEADER] = f"{gain_db(gain):.2f}"
     return response
 
 
@@ -127,7 +131,11 @@ def send_cover(request: HttpRequest, job: Job, seconds: int) -> HttpResponseBase
 
 def _count_encodings(request: HttpRequest, wanted: list[downloads.Download]) -> None:
     """Count the files that have to be encoded against the rate limit, before the first one."""
-    if number := sum(each.must_be_made for each in wanted):
+    _count_as_encodings(request, sum(each.must_be_made for each in wanted))
+
+
+def _count_as_encodings(request: HttpRequest, number: int) -> None:
+    if number:
         rate_limits.count_with_site("encode", request, number)
 
 

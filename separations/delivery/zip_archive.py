@@ -8,7 +8,8 @@ lengths were known fits the end that is asked for later.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,6 +17,7 @@ from typing import Protocol
 from separations.delivery.byte_sources import ByteSource, InMemory
 
 MOST = 0xFFFFFFFF  # what 32 bits hold; also the mark that a value stands in a ZIP64 record
+KEPT_EVERY = 1 << 24  # bytes of a member, of which nothing is sent
 CHECKSUM_FOLLOWS, NAME_IS_UTF8 = 1 << 3, 1 << 11
 PLAIN_VERSION, ZIP64_VERSION = 20, 45
 MADE_ON_UNIX = 3 << 8
@@ -45,17 +47,31 @@ class Sums(Protocol):
     def put(self, name: str, found: Sum) -> None: ...
 
 
+class SharedTurn(Protocol):
+    """A turn at a scarce resource; see `fair_use.client_turns.Turn`."""
+
+    def share(self) -> None: ...
+
+
 class Member:
     """A file in the archive, as a byte source.
 
     Args:
         most: an upper bound of its bytes, the same whenever the archive is made.
         sums: what is known already; what is found out is added.
+        turn: asks for the turn in which bytes are read that nobody is sent.
     """
 
-    def __init__(self, name: str, source: ByteSource, most: int, sums: Sums) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: ByteSource,
+        most: int,
+        sums: Sums,
+        turn: Callable[[], AbstractContextManager[SharedTurn | None]] = nullcontext,
+    ) -> None:
         self.name, self.is_long = name, most > MOST
-        self._source, self._sums = source, sums
+        self._source, self._sums, self._turn = source, sums, turn
         self._sent: int | None = None
 
     @property
@@ -66,15 +82,19 @@ class Member:
         """Its bytes from `start` up to `stop`.
 
         The checksum goes along from the beginning to the end. Where a reader stopped, it is kept
-        for the one who comes back for the rest.
+        for the one who comes back for the rest. One who reads everything gets the sum of just that,
+        whatever was kept.
 
         Raises:
             OSError: the source ended too early.
         """
         size = self.size
         is_end = stop is None or stop == size
-        before = self._sums.get(self.name) or Sum()
-        found = before if before.is_whole or not is_end else self._sum_up_to(start, before)
+        before = self._known()
+        if start == 0 and is_end:
+            found = Sum()
+        else:
+            found = before if before.is_whole or not is_end else self._sum_up_to(start, before)
         at = start
         try:
             for piece in self._source.read(start, stop):
@@ -92,8 +112,20 @@ class Member:
             self._sent = at
             self._sums.put(self.name, Sum(found.checksum, at, is_whole=True))
 
+    def must_read(self, start: int) -> bool:
+        """Whether bytes before `start` have to be read for the checksum."""
+        known = self._known()
+        return not known.is_whole and known.length < start
+
+    def _known(self) -> Sum:
+        """What is kept of the checksum, unless it is of a file of another length."""
+        found, size = self._sums.get(self.name) or Sum(), self.size
+        if size is not None and (found.length > size or (found.is_whole and found.length < size)):
+            return Sum()
+        return found
+
     def checksum(self) -> int:
-        found = self._sums.get(self.name) or Sum()
+        found = self._known()
         if not found.is_whole:
             size = self.size or 0
             found = Sum(self._sum_up_to(size, found).checksum, size, is_whole=True)
@@ -101,9 +133,17 @@ class Member:
         return found.checksum
 
     def _sum_up_to(self, stop: int, found: Sum) -> Sum:
-        if found.length < stop:
+        if found.length >= stop:
+            return found
+        kept = found.length
+        with self._turn() as turn:
             for piece in self._source.read(found.length, stop):
                 found = found.followed_by(piece, found.length)
+                if found.length - kept >= KEPT_EVERY:  # for the next one, if this reader goes
+                    self._sums.put(self.name, found)
+                    kept = found.length
+                if turn is not None:
+                    turn.share()
         return found
 
 
@@ -177,6 +217,18 @@ class ZipArchive:
         sizes = [part.size for part in self._parts]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
+
+    def members_to_read(self, start: int, stop: int) -> int:
+        """Of how many members bytes before `start` have to be read, for their checksums."""
+        number, at, checksums_end = 0, 0, stop > (self.size or 0) - (self._parts[-1].size or 0)
+        for part in self._parts:
+            end = at + (part.size or 0)
+            if isinstance(part, Member) and at < start:
+                descriptor = _Descriptor(part).size
+                if checksums_end or (start < end + descriptor and stop > end):
+                    number += part.must_read(min(start, end) - at)
+            at = end
+        return number
 
     def read(self, start: int, stop: int | None) -> Iterator[bytes]:
         """The bytes from `start` up to `stop`, or to the end; another range than all of them only

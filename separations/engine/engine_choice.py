@@ -128,8 +128,12 @@ def best_guess(model: ModelInfo, options: Options) -> Plan:
 
 
 def may_pass(trial: Trial) -> bool:
-    """Whether a plan failed for a reason that may pass, such as a lack of memory or of time."""
-    return bool(trial.problem) and trial.snr is None
+    """Whether a plan failed for a reason that may pass, such as a lack of memory or of time.
+
+    A package that is not installed is none: another version is another choice, see `folder_of`.
+    """
+    lacks_package = trial.problem.startswith(("ModuleNotFoundError:", "ImportError:"))
+    return bool(trial.problem) and trial.snr is None and not lacks_package
 
 
 def read_choice(folder: Path, *, old: bool = False) -> Choice | None:

@@ -40,10 +40,10 @@ class RateLimitMiddleware:
         elif leave is not None:
             leave()
         login_attempts.finish(request, response)
-        if problem_details.is_api_request(request):
-            _describe_limit(request, response)
         if response.status_code == 503:
             _log_rarely(request, response)
+        elif problem_details.is_api_request(request):  # a site that is at its limit queries nothing
+            _describe_limit(request, response)
         return response
 
     def process_view(
@@ -122,8 +122,12 @@ def _early_refusal(request: HttpRequest, kind: str) -> Fault | None:
     is_allowed = getattr(request, "from_allowed_origin", False)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and not is_allowed:
         return Fault("stale_form")
-    if kind != "upload" and "HTTP_TRANSFER_ENCODING" in request.META:
-        return Fault("length_required")
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        if kind != "upload":
+            return Fault("length_required")
+        if request.content_type != "multipart/form-data":
+            is_api = problem_details.is_api_request(request)
+            return Fault("wrong_content_type" if is_api else "length_required")
     length = str(request.META.get("CONTENT_LENGTH") or "0")
     if kind != "upload" and (not length.isdecimal() or int(length) > MAX_FORM_BYTES):
         return Fault("form_too_large")

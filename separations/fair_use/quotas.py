@@ -1,19 +1,22 @@
 """Quotas of an owner: queued songs, minutes a day, storage. Checked before a song is queued."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 
 from separations.audio.info import SAMPLE_RATE
 from separations.disk import disk_space
 from separations.errors import database_outage
-from separations.errors.fault import Fault
+from separations.errors.fault import Fault, storage_fault
 from separations.fair_use import token_bucket
 from separations.fair_use.address_ranges import Range, ranges
 from separations.models import Job, Owner, Upload
 
 DAY = 24 * 3600
 MEGABYTE = 1_000_000
+LOOK_SECONDS = 10.0
+MOST_REMEMBERED = 1000
 DECODING_SECONDS = 10.0
 MOST_CHARACTERS = 64  # of Job.network
 MAX_REUSED_SECONDS = 60.0  # counted of the day for a song whose stems existed already, at most
@@ -92,20 +95,61 @@ class Left:
     left: float | None
 
 
-def left_of(owner: Owner) -> dict[str, Left]:
-    """What an owner has left of each quota: queued songs, minutes of today, gigabytes."""
+def left_of(owner: Owner) -> dict[str, Left | None]:
+    """What an owner has left of each quota: queued songs, minutes of today, gigabytes.
+
+    The last is None for strangers where it depends on the disk, whose size is not for everybody.
+
+    Raises:
+        Fault: storage, when the disk cannot be asked.
+    """
     waiting = settings.MAX_QUEUED_JOBS
     minutes = settings.MAX_MINUTES_A_DAY
-    stored = disk_space.most_of_an_owner() or 0
     is_known = owner.user_id is not None or owner.visitor
     queued = Job.objects.of(owner).active().count() if is_known else 0
-    used = bytes_stored_of(owner) if stored and is_known else 0
     spare = token_bucket.tokens_left(_withdrawals("minutes", owner, (minutes, DAY), cost=0.0))
     return {
         "songs_waiting": _left(waiting, waiting - queued),
         "minutes_a_day": _left(minutes, round(spare, 1) if minutes else 0),
-        "storage_gb": _left(round(stored / 1e9, 3), round((stored - used) / 1e9, 3)),
+        "storage_gb": _storage_left(owner),
     }
+
+
+def _storage_left(owner: Owner) -> Left | None:
+    asked = settings.MAX_OWNER_STORAGE_GB
+    if asked is not None and asked <= 0:
+        return Left(None, None)
+    has_songs = bool(owner.visitor) and Job.objects.of(owner).exists()
+    is_known = owner.user_id is not None or has_songs
+    if asked is None and not is_known:
+        return None
+    try:
+        most = max(0.0, disk_space.most_of_an_owner())
+        used = _used.bytes_of(owner) if is_known else 0
+    except OSError as error:
+        raise storage_fault(error) from error
+    return Left(round(most / 1e9, 3), round(max(0.0, most - used) / 1e9, 3))
+
+
+class _Used:
+    """What owners store, remembered for LOOK_SECONDS: each look goes through all their files."""
+
+    def __init__(self) -> None:
+        self._found: dict[Owner, tuple[int, float]] = {}  # and when it is forgotten
+
+    def bytes_of(self, owner: Owner) -> int:
+        owner, now = replace(owner, client=""), time.monotonic()
+        found, until = self._found.get(owner, (0, 0.0))
+        if now < until:
+            return found
+        if len(self._found) >= MOST_REMEMBERED:
+            self._found.clear()
+        found = bytes_stored_of(owner)
+        self._found[owner] = found, now + LOOK_SECONDS
+        return found
+
+
+_used = _Used()
 
 
 def _left(most: float, left: float) -> Left:

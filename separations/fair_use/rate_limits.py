@@ -99,8 +99,12 @@ def count_in_batches(kind: str, request: HttpRequest) -> None:
         if writes:
             token_bucket.withdraw(own)
             _unwritten_counts.add(who, -number, seconds)
-        elif wait := token_bucket.seconds_to_wait(own):
-            raise token_bucket.too_many_requests(wait, kind)
+        else:
+            wait, left = token_bucket.look(own)
+            # For `standing`: a request that is refused costs nothing.
+            request.__dict__["_tokens_left"] = {kind: left + 1 if wait else left}
+            if wait:
+                raise token_bucket.too_many_requests(wait, kind)
     except BaseException:
         _unwritten_counts.add(who, -1, seconds)  # what is refused does not count
         raise
@@ -133,12 +137,17 @@ class Standing:
 
 
 def standing(kind: str, request: HttpRequest) -> Standing | None:
-    """How the client and account of a request stand with a limit, None where there is none."""
+    """How the client and account of a request stand with a limit, None where there is none.
+
+    Counting has mostly read it already; else this queries the database.
+    """
     quota, window = settings.RATE_LIMITS.get(kind, (0, 0))
     if not quota:
         return None
-    unwritten = _unwritten_counts.add(_counted(kind, request), 0, window)
-    left = token_bucket.tokens_left(_withdrawals(kind, request, unwritten))
+    left = request.__dict__.get("_tokens_left", {}).get(kind)
+    if left is None:
+        unwritten = _unwritten_counts.add(_counted(kind, request), 0, window)
+        left = token_bucket.tokens_left(_withdrawals(kind, request, unwritten))
     whole = quota if left >= quota else max(0, math.floor(left))
     seconds = (whole or 1 - left) * window / quota
     return Standing(kind, quota, window, whole, max(1, math.ceil(seconds)))

@@ -79,6 +79,12 @@ def try_withdraw(withdrawals: Iterable[Withdrawal]) -> int:
 
 def seconds_to_wait(withdrawals: Iterable[Withdrawal]) -> int:
     """What `try_withdraw` would return now. Reads only."""
+    return look(withdrawals)[0]
+
+
+def look(withdrawals: Iterable[Withdrawal]) -> tuple[int, float]:
+    """What `try_withdraw` would return now, and what the emptiest of the buckets would hold after
+    the withdrawals. Reads only, by one query."""
     asked = [each for each in withdrawals if each.count]
     now = timezone.now()
     stored = Bucket.objects.in_bulk([each.key for each in asked])
@@ -86,7 +92,9 @@ def seconds_to_wait(withdrawals: Iterable[Withdrawal]) -> int:
     for each, row in found:
         _refill(each, row, now)
     seconds = _seconds_to_wait([each for each, _row in found], [row for _each, row in found])
-    return math.ceil(seconds) if seconds > 0 else 0
+    left = [row.tokens - each.cost for each, row in found]
+    left += [each.count - each.cost for each in asked if each.key not in stored]
+    return math.ceil(seconds) if seconds > 0 else 0, min(left, default=math.inf)
 
 
 def _seconds_to_wait(asked: list[Withdrawal], held: list[Bucket]) -> float:
@@ -118,17 +126,7 @@ def too_many_requests(wait: int, limit: str) -> Fault:
 
 def tokens_left(withdrawals: Iterable[Withdrawal]) -> float:
     """What the emptiest of the buckets would hold after the withdrawals. Reads only."""
-    asked = [each for each in withdrawals if each.count]
-    now = timezone.now()
-    stored = Bucket.objects.in_bulk([each.key for each in asked])
-    left = []
-    for each in asked:
-        if each.key in stored:
-            _refill(each, stored[each.key], now)
-            left.append(stored[each.key].tokens - each.cost)
-        else:
-            left.append(each.count - each.cost)
-    return min(left, default=math.inf)
+    return look(withdrawals)[1]
 
 
 def charge(withdrawals: Iterable[Withdrawal]) -> None:

@@ -1,18 +1,19 @@
 """Counts of refused songs and dead processes, by the hour and the cause, in the database.
 
-Any process counts, with at most one small write a second. What comes faster is added up and written
-with the next one, by a probe, or when the process ends.
+Any process counts, with at most one small write a second, for which a visitor waits LOCK_SECONDS at
+most. What comes faster, or while others write, is added up and written with the next one, apart
+after a probe, every few seconds by the consumer, or when the process ends.
 """
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from threading import Lock
+from threading import Lock, Thread
 
-from django.db import DatabaseError, transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
@@ -25,10 +26,11 @@ from separations.monitoring.registry import process_metrics
 logger = logging.getLogger(__name__)
 Kind = FaultCount.Kind
 WRITE_SECONDS = 1.0
+LOCK_SECONDS = 0.25  # to wait for another writer
 MOST_UNWRITTEN = 500  # kinds of a few hours, while the database cannot be written
 KEPT = timedelta(days=2)  # the control room shows one
 
-_lock = Lock()
+_lock, _writing = Lock(), Lock()
 _unwritten: Counter[tuple[datetime, str, str]] = Counter()
 _written = [float("-inf")]
 
@@ -79,14 +81,48 @@ def write() -> None:
     if not rows:
         return
     try:
-        with transaction.atomic():
+        with _short_wait(), transaction.atomic():
             for (hour, kind, code), number in sorted(rows.items()):
                 _add(hour, kind, code, number)
-    except DatabaseError as error:
+    except Exception as error:  # noqa: BLE001 - a count is no reason to refuse a song
         with _lock:
             _unwritten.update(rows)
         if not database_outage.log_if_outage(error):
             logger.warning("Counts of faults could not be written: %s", error)
+
+
+def write_apart() -> None:
+    """`write` in a thread of its own, if there is anything to write."""
+    if _unwritten and not _writing.locked():
+        with suppress(RuntimeError):  # no more threads
+            Thread(target=_write_alone, daemon=True).start()
+
+
+def _write_alone() -> None:
+    if not _writing.acquire(blocking=False):
+        return
+    try:
+        write()
+    finally:
+        connection.close()
+        _writing.release()
+
+
+@contextmanager
+def _short_wait() -> Iterator[None]:
+    """Wait LOCK_SECONDS at most for other writers, instead of as long as jobs do (SQLite; other
+    databases lock single rows)."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with connection.cursor() as cursor:
+        (before,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        cursor.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000:.0f}")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def _add(hour: datetime, kind: str, code: str, number: int) -> None:

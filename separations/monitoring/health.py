@@ -33,7 +33,6 @@ Answers = Mapping[str, str]
 def records() -> dict[str, str]:
     """The database, and what it records about consumers and the queue's switch."""
     try:
-        fault_counts.write()
         faults = queue_switch.faults_of_the_living()
         paused = {"paused": "yes"} if queue_switch.is_paused() else {}
         alive = OK if faults else "none is heard of"
@@ -126,6 +125,7 @@ def checks() -> dict[str, str]:
     for check, future in begun:
         found |= check.answer(future, until)
     _log_change(found)
+    fault_counts.write_apart()
     return found
 
 

@@ -27,6 +27,7 @@ POLLED_FIELDS = (
     "priority",
     "turn",
     "queued_at",
+    "not_before",
 )
 POLL_SECONDS = 1
 SLOWEST_POLL_SECONDS = 5
@@ -91,8 +92,9 @@ def standing_of(job: Job) -> Standing:
     if job.state == Job.State.QUEUED and before is None:
         run = job.run  # it was queued after the snapshot, or is attached to a run
     if run.state == Job.State.RUNNING:
-        is_paused = snapshot.standstill == queue_switch.PAUSED
-        return Standing(run, held_up="" if is_paused else snapshot.standstill)
+        # Its own consumer works on it, even where none may begin another job.
+        is_alone = snapshot.standstill == queue_switch.NO_CONSUMER
+        return Standing(run, held_up=snapshot.standstill if is_alone else "")
     if before is None:
         return replace(_alone(job), held_up=snapshot.standstill)
     lacks_memory = job.stage == Job.Stage.MEMORY and job.result_key == snapshot.turn

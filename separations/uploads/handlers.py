@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -44,12 +45,15 @@ class SizeLimitHandler(FileUploadHandler):
         self, input_data: object, META: dict[str, str], content_length: int, *args: object
     ) -> tuple[QueryDict, MultiValueDict[str, "UploadedFile[bytes]"]] | None:
         """Reads nothing of a body that is larger than all allowed files together. The length of one
-        in chunks is not known; the server reads no more of it than a file may have."""
+        in chunks is not known: reading it raises BodyTooLarge past that length."""
         assert self.request is not None  # noqa: S101 - for the type checker
         self._most = 1 if problem_details.is_api_request(self.request) else MAX_FILES
         self._client = client(self.request)
         most = self._most * settings.MAX_UPLOAD_MB * 1_000_000 + FORM_BYTES
-        if "HTTP_TRANSFER_ENCODING" in META or content_length <= most:
+        if "HTTP_TRANSFER_ENCODING" in META:
+            cast(Any, META["wsgi.input"]).allow(most)  # see `stemsite.server.chunked_bodies`
+            return None
+        if content_length <= most:
             return None
         _refuse(self, too_large())
         return QueryDict(), MultiValueDict()

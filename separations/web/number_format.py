@@ -1,5 +1,9 @@
 """Numbers as people read them: durations, sizes in bytes, percent."""
 
+from math import ceil
+
+from django.utils.translation import ngettext
+
 
 def lasting(seconds: float) -> str:
     """75.2 → 1:15, 4000 → 1:06:40"""
@@ -7,6 +11,17 @@ def lasting(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02}"
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def longest(seconds: float) -> str:
+    """A limit in words: 2 hours 30 minutes. Less than 5 minutes beside hours are left out."""
+    if seconds < 3600:
+        minutes = round(seconds / 60, 1)
+        words = ngettext("%(count)s minute", "%(count)s minutes", ceil(minutes))
+        return words % {"count": plain_number(minutes)}
+    hours, rest = divmod(int(seconds // 60), 60)
+    words = ngettext("%(count)s hour", "%(count)s hours", hours) % {"count": hours}
+    return f"{words} {longest(rest * 60)}" if rest >= 5 else words
 
 
 def plain_number(value: float) -> str:

@@ -45,6 +45,7 @@ class Crew:
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._memory = threading.Lock()
+        self._machine = threading.Lock()  # of who loads or tests an engine, or measures
         self._wakes = 0
         self._presence = queue_switch.Presence()
         self._reservations = reservations.Reservations()
@@ -52,13 +53,16 @@ class Crew:
         gigabytes = resources.capacity() / 1e9
         logger.info("Slots: %s of %s threads, in %.1f GB of memory", count, threads, gigabytes)
         self._slots = [Slot(EngineProcess(), threads, self._stopping) for _ in range(count)]
-        self._self_tests = SelfTests(self._is_busy, self._stopping, self.wake)
+        self._self_tests = SelfTests(
+            self._is_busy, self._stopping, self.wake, self._make_room, self._machine
+        )
         for slot in self._slots:
             slot.others_bytes = partial(self._bytes_beside, slot)
             slot.reservations = self._reservations
             slot.on_answer, slot.on_fault = self._self_tests.engine_answered, self._self_tests.met
         measuring = IdleMeasuring(
-            threads, self._stopping, self._is_busy, self._make_room, self._load_again
+            *(threads, self._stopping, self._is_busy, self._make_room),
+            *(self._load_again, self._machine),
         )
         self._threads = [
             *(
@@ -103,8 +107,7 @@ class Crew:
                 if self._run_next(slot):
                     worked = time.monotonic()
                     continue
-                if not slot.is_loaded and not self._stopping.is_set():
-                    self._load(slot)
+                if not slot.is_loaded and self._load(slot):
                     worked = time.monotonic()
                     continue
                 if time.monotonic() - worked > IDLE_SECONDS:
@@ -149,9 +152,15 @@ class Crew:
             if slot.engine.resident > need:
                 slot.engine.kill()  # swollen by a larger model
             if self._bytes_beside(slot) + need > resources.capacity():
-                for other in self._slots:
-                    if not other.busy:
-                        other.engine.kill()
+                self._end_idle_engines()
+
+    def _end_idle_engines(self) -> None:
+        """End the engines of idle slots; with the lock on `_memory` held."""
+        for slot in self._slots:
+            if slot.is_loading:
+                slot.gives_way = True  # its own thread ends the engine
+            elif not slot.busy:
+                slot.engine.kill()
 
     def _bytes_beside(self, slot: Slot) -> int:
         return sum(other.engine.resident for other in self._slots if other is not slot)
@@ -160,33 +169,51 @@ class Crew:
         return any(slot.busy for slot in self._slots)
 
     def _make_room(self, need: int) -> None:
-        """End the idle engines if they hold memory that is needed to measure the machine."""
+        """End the idle engines if they hold memory that is needed to measure or test."""
         with self._memory:
             if sum(slot.engine.resident for slot in self._slots) + need > resources.capacity():
-                for slot in self._slots:
-                    if not slot.busy:
-                        slot.engine.kill()
+                self._end_idle_engines()
 
     def _load_again(self) -> None:
         """Have idle slots load the engine that was found fastest."""
         for slot in self._slots:
             slot.is_loaded = False
 
-    def _load(self, slot: Slot) -> None:
+    def _load(self, slot: Slot) -> bool:
         """Start an idle slot's engine and load the default model, so that the next song need not
-        wait for it; once, as an engine that idles for long is ended. Not if memory is short."""
+        wait for it; once, as an engine that idles for long is ended. Not if memory is short.
+
+        Returns:
+            False when the machine is taken, or the consumer stops: not now.
+        """
+        if self._stopping.is_set() or not self._machine.acquire(blocking=False):
+            return False
         slot.is_loaded = True
         try:
-            need = memory.estimated_need(
-                read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL), settings.JOBS
-            )
-            if self._bytes_beside(slot) + need <= resources.capacity():
+            if self._may_load(slot):
                 slot.load()
         except Fault as fault:
             logger.warning("The engine could not be loaded: %s", fault)
             self._self_tests.met(fault)
         except Exception:
             logger.exception("The engine could not be loaded")
+        finally:
+            slot.is_loading = False
+            self._machine.release()
+        return True
+
+    def _may_load(self, slot: Slot) -> bool:
+        """Mark `slot` as loading if the memory suffices, beside what running songs may take yet."""
+        need = memory.estimated_need(
+            read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL), settings.JOBS
+        )
+        close_old_connections()
+        reserved = resources.reserved(resources.HOST)
+        with self._memory:
+            slot.gives_way = False
+            taken = max(self._bytes_beside(slot), reserved)
+            slot.is_loading = taken + need <= resources.capacity()
+            return slot.is_loading
 
     def _recover_and_report(self) -> None:
         """Recover jobs of dead consumers, and record that this one is alive."""
@@ -245,6 +272,7 @@ class Crew:
     def _report(self) -> None:
         faults = self._self_tests.faults()
         self._presence.beat(self._slot_states(), resources.capacity(), faults)
+        fault_counts.write()
 
     def _slot_states(self) -> list[queue_switch.SlotState]:
         return [slot.state() for slot in self._slots]

@@ -43,6 +43,7 @@ class IdleMeasuring:
         busy: whether a song runs in this consumer; asked a few times a second.
         make_room: frees so many bytes of memory, if idle engines hold them.
         measured: called when there is a new choice.
+        machine: held while a model is measured, and by who loads or tests an engine.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class IdleMeasuring:
         busy: Callable[[], bool],
         make_room: Callable[[int], None],
         measured: Callable[[], None],
+        machine: threading.Lock,
     ) -> None:
         self._threads, self._stopping, self._busy = threads, stopping, busy
-        self._make_room, self._measured = make_room, measured
+        self._make_room, self._measured, self._machine = make_room, measured, machine
         self._looked = 0.0  # at the database
         self._begun: set[str] = set()  # models whose measuring was announced
 
@@ -105,8 +107,13 @@ class IdleMeasuring:
                     "Where songs always do: manage.py models %s --measure",
                     *(model.name, model.name),
                 )
-            self._make_room(memory.estimated_need(model, tuner.MOST_STREAMS))
-            tuner.choose(*folders, options, self._give_way)
+            if not self._machine.acquire(blocking=False):
+                raise GivesWay
+            try:
+                self._make_room(memory.estimated_need(model, tuner.MOST_STREAMS))
+                tuner.choose(*folders, options, self._give_way)
+            finally:
+                self._machine.release()
             self._measured()
             return True
         return False

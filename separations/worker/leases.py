@@ -31,10 +31,9 @@ Cause = Transition.Cause
 CLAIM_SECONDS = 10
 # Faults of a run, not of the song: another attempt may succeed.
 READING = ("decoder_died", "too_slow")  # of a song that could be read when it came in
-TRANSIENT = ("engine_died", "out_of_memory", "stalled", "database", "busy", *READING)
-READING_REST = timedelta(
-    seconds=5
-)  # before the second attempt to read a song; then four times that
+RESTS = ("engine_died", *READING)  # what killed one process may kill the next one
+TRANSIENT = ("out_of_memory", "stalled", "database", "busy", *RESTS)
+SHORT_REST = timedelta(seconds=5)  # before the second attempt; then four times that
 # The machine cannot separate any song now: no attempt counts.
 BROKEN = ("decoder_unavailable", "engine_unavailable")
 # After a run that met a full disk, or a broken machine, the job rests, each time for as long as it
@@ -212,7 +211,7 @@ def try_again_or_fail(job: Job, fault: Fault) -> None:
     else:
         # Memory ran out: the next attempt gets all there is, so it runs alone.
         reserve = resources.capacity() if fault.code == "out_of_memory" else None
-        rest = READING_REST * 4 ** (held.attempt - 1) if fault.code in READING else None
+        rest = SHORT_REST * 4 ** (held.attempt - 1) if fault.code in RESTS else None
         hand_back(held, fault, reserve=reserve, rest=rest)
 
 

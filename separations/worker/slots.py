@@ -58,6 +58,7 @@ class Slot:
     def __init__(self, engine: EngineProcess, threads: int, stopping: threading.Event) -> None:
         self.engine = engine
         self.busy = False
+        self.is_loading = self.gives_way = False  # `load` is at work; it is asked to give up
         self.is_loaded = False  # the engine was told to load the default model
         self.job = ""  # the id of the one it works on
         self.others_bytes: Callable[[], int] = lambda: 0  # what the engines beside this one hold
@@ -118,7 +119,8 @@ class Slot:
         return queue_switch.SlotState(self.job, self._threads, self.engine.resident)
 
     def load(self) -> None:
-        """Start the engine and load the default model, for the songs to come.
+        """Start the engine and load the default model, for the songs to come; given up when this
+        slot `gives_way`, and at the consumer's end.
 
         Raises:
             Fault: it cannot be loaded; a song will tell why.
@@ -127,7 +129,11 @@ class Slot:
         model = read_model(settings.MODEL_DIR, settings.DEFAULT_MODEL)
         options, _notes = settle(lifecycle.site_options(model.name), model)
         request = self._request(options)
-        loaded = self.engine.load(request, TICK_SECONDS, lambda: not self._stopping.is_set())
+
+        def go_on() -> bool:
+            return not (self._stopping.is_set() or self.gives_way)
+
+        loaded = self.engine.load(request, TICK_SECONDS, go_on)
         if loaded:
             self.on_answer()
             seconds = time.monotonic() - began

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from stemsite.setup.env_file import load as load_env_file
 from stemsite.setup.javascript_tools import NPM, install_javascript_tools
 from stemsite.setup.lock import one_at_a_time
 from stemsite.setup.packages import install_packages
-from stemsite.setup.paths import PYTHON
-from stemsite.setup.run import check_address, start
+from stemsite.setup.paths import PYTHON, ROOT
+from stemsite.setup.run import check_address, check_address_first, start
 from stemsite.setup.site_files import (
     check_settings,
     compile_translations,
@@ -37,6 +38,7 @@ def setup(*, dev: bool = False) -> None:
 
 
 def run() -> NoReturn:
+    _before_setup()
     setup()
     check_settings()
     check_address()
@@ -54,12 +56,22 @@ def run() -> NoReturn:
 
 
 def dev() -> NoReturn:
+    _before_setup()
     setup(dev=True)
     check_settings()
     check_address()
     fetch_models()
     prepare_site()
     start(".ci/Procfile.dev", DEBUG=os.environ.get("DEBUG", "yes"))
+
+
+def _before_setup() -> None:
+    """Read `.env` for all steps, and end here where a site runs already at this address."""
+    try:
+        load_env_file(ROOT)
+    except ValueError as error:
+        raise StepFailed(str(error)) from None
+    check_address_first()
 
 
 def test(*arguments: str) -> None:

@@ -19,7 +19,8 @@ except ImportError:  # Windows
 def one_at_a_time() -> Iterator[None]:
     """Wait until no other set-up, and nothing that one started, is at work in this checkout.
 
-    Without a lock where the checkout cannot be written to: nothing is set up there then.
+    Without a lock where the checkout cannot be written to, as nothing is set up there then; and
+    where its file system has no locks.
     """
     if fcntl is None:
         yield
@@ -32,9 +33,13 @@ def one_at_a_time() -> Iterator[None]:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say("Waiting for another set-up that is at work here")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                say("Waiting for another set-up that is at work here")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            else:
+                why = error.strerror
+                say(f"This folder cannot be locked ({why}): do not set it up twice at once")
         # What is started holds it too: killed, this process may leave a pip that still installs.
         with children_keep(file):
             yield

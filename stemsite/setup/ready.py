@@ -17,6 +17,7 @@ from collections.abc import Callable
 from stemsite.setup.steps import say
 
 LOOK_SECONDS = 0.5
+SLOW_LOOK_SECONDS = 5.0  # once PATIENCE_SECONDS have passed: each look is a request, and is logged
 PATIENCE_SECONDS = 60.0  # until what is in the way is said
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (what to ask, not to listen to)
 
@@ -33,7 +34,7 @@ def watch(host: str, port: str, is_running: Callable[[], bool]) -> None:
         if not told and time.monotonic() - began > PATIENCE_SECONDS:
             told = True
             say(f"Not ready yet: {lacking}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(SLOW_LOOK_SECONDS if told else LOOK_SECONDS)
 
 
 def what_lacks(host: str, port: str) -> str:

@@ -1,6 +1,7 @@
 """Whether the site can listen where it should; if not, who does and what to do about it."""
 
 import errno
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -42,11 +43,21 @@ def _refusal(host: str, port: int) -> OSError | None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as web servers do
             probe.bind(place)
+        # On macOS a server at all addresses leaves room for one at a single address.
+        if _answers(host.strip("[]"), port):
+            return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     except socket.gaierror:
         return None
     except (OSError, OverflowError) as error:
         return error if isinstance(error, OSError) else None
     return None
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether a server listens at an address of this machine."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=1) as connection:
+        return bool(connection.getsockname() != connection.getpeername())  # not with itself
+    return False
 
 
 def _who_holds(host: str, port: int, data_dir: Path) -> str:

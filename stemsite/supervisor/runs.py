@@ -21,7 +21,15 @@ import psutil
 from separations.monitoring.restarts import RUN_VARIABLE, RUNS
 from stemsite.setup import paths
 
-__all__ = ["RUN_VARIABLE", "Run", "data_folder", "described", "end_orphans", "run_of"]
+__all__ = [
+    "RUN_VARIABLE",
+    "Run",
+    "data_folder",
+    "described",
+    "end_orphans",
+    "run_of",
+    "shared_by_group",
+]
 ORPHAN_SECONDS = 10.0  # for orphans to end by themselves
 
 
@@ -32,23 +40,43 @@ def data_folder(environment: Mapping[str, str]) -> Path:
     )
 
 
-class Run:
-    """This run of the site. Where DATA_DIR cannot be written, there is no record of it."""
+def shared_by_group(environment: Mapping[str, str]) -> bool:
+    """GROUP_ACCESS as the settings read it; a value that they refuse shares nothing."""
+    text = environment.get("GROUP_ACCESS", "").strip().lower()
+    return text in ("1", "true", "yes", "on")
 
-    def __init__(self, data_dir: Path, address: str) -> None:
+
+class Run:
+    """This run of the site. Where DATA_DIR cannot be written, there is no record of it.
+
+    problem: why there is none, and what that means; or "".
+    """
+
+    def __init__(self, data_dir: Path, address: str, *, group: bool = False) -> None:
+        """group: whether DATA_DIR's group runs the site too, and has to see these records."""
+        self._mode = 0o770 if group else 0o700
         self.mark = uuid.uuid4().hex
         self._folder, self._address = data_dir / RUNS, address
         self._lock: BufferedWriter | None = None
+        self.problem = ""
 
     def __enter__(self) -> "Run":
-        with suppress(OSError):
+        try:
             self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.mkdir(exist_ok=True)
+            with suppress(OSError):  # another user's, who has to open it
+                self._folder.chmod(self._mode)
             # Locked before it has its name: without a lock it would be a dead run's.
             new = self._folder / f"{self.mark}.new"
             self._lock = new.open("xb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             new.rename(self._folder / f"{self.mark}.lock")
+        except OSError as error:
+            self.problem = (
+                f"This run cannot be recorded in {self._folder}: {error.strerror}. Restarts are "
+                "not counted, and should this process be killed, the next run does not end what "
+                "it left"
+            )
         return self
 
     def record(self, restarts: Mapping[str, int]) -> None:

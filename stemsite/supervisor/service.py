@@ -49,7 +49,7 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a terminal's Ctrl-C does not reach it
-            preexec_fn=_end_with_parent,  # which is safe: there are no threads
+            preexec_fn=_end_with_parent,  # the other thread holds no locks then: `writer`
         )
         # Reaped by the supervisor together with orphans; Popen must not wait for it.
         process.returncode = 0

@@ -1,7 +1,9 @@
 """The loop that keeps services running: prints their output, reaps, starts again, stops.
 
-One thread, so that new processes are forked from the thread whose death the kernel reports to them
-(prctl(2), PR_SET_PDEATHSIG). It also reaps orphans, as the first process of a container has to.
+All in the main thread, so that new processes are forked from the thread whose death the kernel
+reports to them (prctl(2), PR_SET_PDEATHSIG). It never waits for those who read what is printed, nor
+long for one who prints: signals and deaths come first. It also reaps orphans, as the first process
+of a container has to.
 """
 
 import logging
@@ -20,6 +22,8 @@ STOP_SECONDS = 8.0  # then what still runs is killed; containers get ten seconds
 KILL_SECONDS = 3.0  # in which the killed are gone
 CLEAR_SECONDS = 5.0  # for what a dead service leaves behind, before its next start
 POLL_SECONDS = 0.1  # while processes are ending that are no children of this one
+READ_BYTES = 1 << 14  # of each pipe between two looks at signals and deaths
+PIPE_BYTES = 1 << 16  # that a pipe may hold when its process has ended
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -46,13 +50,14 @@ class Supervisor:
         self._listen()
         self._record({each.name: each.restarts for each in self._services})
         while not self._is_over():
-            self._read(self._patience())
+            self._wait(self._patience())
             self._reap()
             if self._told and self._ends_by is None:
                 self._stop()
             for service in self._services:
                 self._advance(service)
-        self._read(0.0)
+            self._read()
+        self._read()
         if self._reason:
             self._output.stopped(self._reason)
         return self._status
@@ -65,8 +70,9 @@ class Supervisor:
         signal.set_wakeup_fd(signals, warn_on_full_buffer=False)
         self._selector.register(wakes, selectors.EVENT_READ)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        for name in SIGNALS:
-            signal.signal(getattr(signal, name), self._tell)
+        for number in (getattr(signal, name) for name in SIGNALS):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background
+                signal.signal(number, self._tell)
 
     def _tell(self, _number: int, _frame: object) -> None:
         self._told = True
@@ -80,33 +86,36 @@ class Supervisor:
         waiting = [each.wakes_at for each in self._services if each.pid is None]
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
 
-    def _read(self, patience: float | None) -> None:
+    def _wait(self, patience: float | None) -> None:
+        """Wait until a signal comes, a process prints, or so many seconds have passed."""
         for key, _events in self._selector.select(patience):
             if key.data is None:  # a signal
                 with suppress(BlockingIOError):
                     os.read(key.fd, 512)
-            else:
+
+    def _read(self, name: str = "") -> None:
+        """Print what waits in the pipes, or in those of one service: of each no more than a bit."""
+        for key, _events in self._selector.select(0.0):
+            if key.data is not None and name in ("", key.data):
                 self._print(key.data, key.fileobj)  # type: ignore[arg-type]
 
     def _print(self, name: str, pipe: IO[bytes]) -> None:
-        """Print what is in a pipe by now, line by line."""
+        """Print the next part of what is in a pipe, line by line."""
         fd = pipe.fileno()
-        while True:
-            try:
-                data = os.read(fd, LINE_BYTES)
-            except BlockingIOError:
-                return
-            *lines, rest = (self._unfinished.get(fd, b"") + data).split(b"\n")
-            if rest and (not data or len(rest) >= LINE_BYTES):
-                lines, rest = [*lines, rest], b""
-            self._unfinished[fd] = rest
-            for line in lines:
-                self._output.line(name, line)
-            if not data:
-                break
-        del self._unfinished[fd]
-        self._selector.unregister(pipe)
-        pipe.close()
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        *lines, rest = (self._unfinished.get(fd, b"") + data).split(b"\n")
+        if rest and (not data or len(rest) >= LINE_BYTES):
+            lines, rest = [*lines, rest], b""
+        self._unfinished[fd] = rest
+        for line in lines:
+            self._output.line(name, line)
+        if not data:
+            del self._unfinished[fd]
+            self._selector.unregister(pipe)
+            pipe.close()
 
     def _reap(self) -> None:
         while True:
@@ -121,14 +130,16 @@ class Supervisor:
                     self._ended(service, os.waitstatus_to_exitcode(waited))
 
     def _ended(self, service: Service, status: int) -> None:
-        self._read(0.0)  # first what it said at last
+        for _ in range(PIPE_BYTES // READ_BYTES + 1):  # first what it said at last
+            self._read(service.name)
         ran = service.ended()
         how = f"{service.name} {_how(status)} after {_lasting(ran)}"
         if self._ends_by is not None or self._told:
             self._output.say(how)
         elif service.is_hopeless(status, ran):
             self._output.say(how, logging.ERROR)
-            self._status = status if status >= 0 else 128 - status
+            # Never 0: whoever started the site would take it for one that was told to stop.
+            self._status = max(status, 1) if status >= 0 else 128 - status
             self._reason = (
                 f"{service.name} could not be started, it {_how(status)}; its lines above say why."
             )

@@ -16,7 +16,7 @@ from separations.errors.fault import Fault
 from separations.jobs import lifecycle
 from separations.models import ApiToken, Delivery, Job, Owner, ShareLink
 from separations.worker import leases
-from tests.support.jobs import ANNA, BERT, Submit, claimed, finished
+from tests.support.jobs import ANNA, BERT, Submit, claimed, finished, rested
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
 LIST = "/admin/separations/job/"
@@ -109,6 +109,7 @@ def test_what_staff_do_on_a_songs_page_is_theirs(
 def test_a_jobs_page_tells_its_story_in_words(submit: Submit, admin_client: Client) -> None:
     job = submit()
     leases.end_with(claimed(), Fault("engine_died"))
+    rested(job)
     claimed()
     lifecycle.cancel(job, lifecycle.STAFF)
     Delivery.objects.create(
@@ -147,6 +148,7 @@ def test_the_true_cause_of_each_attempt_is_for_the_operator_alone(
         line = f"at anna@example.org from 203.0.113.9 in <b>{number}\x1b[2J</b>\n"
         fault.trace = "beginning" + line * 400 + "signal SIGSEGV"
         leases.end_with(claimed(), fault)
+        rested(job)
     page = admin_client.get(f"{LIST}{job.pk}/change/").text
     assert page.count("signal SIGSEGV</pre>") == 2
     assert "&lt;b&gt;1\\x1b[2J" in page

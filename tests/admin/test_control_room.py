@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 from pytest_django import Settings
 
 from separations.admin.control_room import charts, dashboard, last_day
 from separations.audio.sandbox.decoder_process import decoder_check
 from separations.models import Consumer, FaultCount, Job, Owner, Upload
 from separations.queue import queue_switch
-from separations.web.number_format import lasting, share, size
+from separations.web.number_format import lasting, longest, share, size
 from separations.worker import retention, tasks
 from tests.support.jobs import BERT, Submit, claimed
 
@@ -65,6 +65,18 @@ def test_numbers_are_written_for_people() -> None:
     sizes = [size(each) for each in (0, 34_000_000, 1_240_000_000, 2e12)]
     assert sizes == ["0 kB", "34 MB", "1.2 GB", "2.0 TB"]
     assert (share(1, 3), share(0, 0)) == (33, None)
+    limits = [longest(each) for each in (6, 60, 90, 600, 3600, 5400, 7300)]
+    assert limits == [
+        "0.1 minute",
+        "1 minute",
+        "1.5 minutes",
+        "10 minutes",
+        "1 hour",
+        "1 hour 30 minutes",
+        "2 hours",
+    ]
+    with translation.override("ko"):
+        assert longest(5400) == "1시간 30분"
 
 
 def test_the_last_day_is_added_up_by_hours(upload: Upload) -> None:

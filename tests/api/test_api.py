@@ -1,5 +1,6 @@
 """The API, request by request: authorization and answers."""
 
+import errno
 import io
 import json
 import uuid
@@ -11,16 +12,21 @@ import pytest
 import soundfile
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from django.http import UnreadablePostError
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from ninja import NinjaAPI
 from pytest_django import Settings
 
 from separations.access import api_tokens, token_auth
+from separations.delivery import downloads
+from separations.disk import disk_space
 from separations.engine.options import Options, passes
 from separations.engine.weights.store import read_model
 from separations.errors import problem_details, user_messages
 from separations.errors.fault import Fault
+from separations.fair_use import quotas
 from separations.models import Bucket, IdempotencyKey, Job, Owner, Upload
 from separations.queue import queue_switch
 from separations.worker import leases
@@ -187,6 +193,10 @@ def test_downloads_know_ranges_formats_and_what_the_reader_has(
     ):
         answer = program.head(at, headers={"Accept": accept})
         assert answer.headers["Content-Type"] == (told_as or "audio/wav")
+        assert "Accept" in answer.headers["Vary"].split(", ")
+    asked = program.head(f"{at}?format=mp3&bitrate=128")
+    assert (asked.status_code, asked.headers["Content-Type"]) == (200, "audio/mpeg")
+    assert not Job.objects.get().rendition_folder.exists(), "nothing is encoded for a question"
     mp3 = program.get(f"{at}?format=mp3&bitrate=128")
     assert mp3.headers["Content-Type"] == "audio/mpeg"
     best = program.get(f"{at}?format=mp3")
@@ -254,6 +264,10 @@ def test_the_list_has_pages_and_filters(program: Client, song: bytes, anna: User
     assert [item["task_id"] for item in listed["items"]] == [ids[2], ids[1]]
     assert (listed["count"], listed["pages"]) == (3, 2)
     assert listed["next"].endswith("page=2")
+    ends = program.get("/api/jobs?page=1").headers
+    assert ends["Deprecation"] == "@1795824000"
+    assert ends["Sunset"] == "Sun, 28 Nov 2027 00:00:00 GMT"
+    assert "Deprecation" not in program.get("/api/jobs").headers
     assert listed["previous"] is None
     last = program.get(listed["next"].removeprefix("http://testserver")).json()
     assert [item["task_id"] for item in last["items"]] == [ids[0]]
@@ -308,7 +322,9 @@ def test_songs_that_come_or_go_meanwhile_move_no_page(
     assert (len(newest), top["previous"]) == (1, None)
     assert page(f"/api/jobs?per_page=2&cursor={two['next_cursor']}")[0] == ids[4:]
     for bad in ("x", "YTE", "A" * 99, "é", "YTAwMDEtMDEtMDFUMDA6MDA6MDArMTQ6MDAgMQ"):
-        assert told(program.get("/api/jobs", {"cursor": bad}), 422, "bad_field")["errors"]
+        refused = program.get("/api/jobs", {"cursor": bad}, headers={"Accept-Language": "ko"})
+        (error,) = told(refused, 422, "bad_field")["errors"]
+        assert error["message"].startswith("이 목록의 커서가 아닙니다.")
 
 
 def test_what_is_new_waits_and_what_is_there_does_not(program: Client, song: bytes) -> None:
@@ -336,7 +352,9 @@ def finish_of(answer: Any) -> None:
     finish()
 
 
-def test_the_gain_of_formats_without_head_room_is_told(program: Client, song: bytes) -> None:
+def test_the_gain_of_formats_without_head_room_is_told(
+    program: Client, song: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent = send(program, song).json()
     assert sent["gain_db"] is None
     finish()
@@ -357,6 +375,18 @@ def test_the_gain_of_formats_without_head_room_is_told(program: Client, song: by
         else:
             assert answer.headers["Stemsite-Gain-Db"] == gain, what
         answer.close()
+    searched: list[int] = []
+
+    def peak_of(*_anything: object) -> float:
+        searched.append(1)
+        return 2.0
+
+    monkeypatch.setattr(downloads, "peak_of", peak_of)
+    for is_told in (True, False):  # the second one is cached
+        answer = program.get(f"{at}/mixdown?mix=bass:0:0:m&format=flac")
+        assert b"".join(answer).startswith(b"fLaC")
+        assert answer.headers.get("Stemsite-Gain-Db") == ("-6.02" if is_told else None)
+    assert len(searched) == 1, "what is cached needs no search for its peak"
 
 
 def test_the_limits_are_told_to_whoever_asks(
@@ -379,14 +409,49 @@ def test_the_limits_are_told_to_whoever_asks(
     rates = {each["name"]: each for each in found["rates"]}
     assert (rates["upload"]["quota"], rates["upload"]["left"]) == (5, 4)
     assert (rates["api"]["window"], rates["api"]["left"]) == (60, 39), "with this one"
-    quotas = found["quotas"]
-    assert quotas["songs_waiting"] == {"most": 3, "left": 2}
-    assert quotas["minutes_a_day"] == {"most": 10, "left": 9.9}
-    assert 0.9 < quotas["storage_gb"]["left"] <= quotas["storage_gb"]["most"] == 1.0
+    had = found["quotas"]
+    assert had["songs_waiting"] == {"most": 3, "left": 2}
+    assert had["minutes_a_day"] == {"most": 10, "left": 9.9}
+    assert 0.9 < had["storage_gb"]["left"] <= had["storage_gb"]["most"] == 1.0
     assert Client().get("/api/limits").json()["quotas"]["songs_waiting"]["left"] == 3
-    settings.MAX_QUEUED_JOBS = 0
-    unlimited = program.get("/api/limits").json()["quotas"]["songs_waiting"]
-    assert unlimited == {"most": None, "left": None}
+    settings.MAX_QUEUED_JOBS = settings.MAX_OWNER_STORAGE_GB = 0
+    unlimited = program.get("/api/limits").json()["quotas"]
+    assert unlimited["songs_waiting"] == {"most": None, "left": None}
+    assert unlimited["storage_gb"] == {"most": None, "left": None}
+
+
+def test_the_size_of_the_disk_is_not_for_strangers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Owner] = []
+
+    def stored(owner: Owner) -> int:
+        looks.append(owner)
+        return 2 * 10**9
+
+    monkeypatch.setattr(quotas, "bytes_stored_of", stored)
+    # An account that no other test has: what it stores is remembered for a while.
+    _token, text = api_tokens.create(User.objects.create_user("carl", pk=4711), "test", "30")
+    program = Client(headers={"Authorization": f"Bearer {text}"})
+
+    def told_to(client: Client) -> Any:
+        return client.get("/api/limits").json()["quotas"]["storage_gb"]
+
+    settings.MAX_OWNER_STORAGE_GB = 5
+    assert told_to(Client()) == {"most": 5.0, "left": 5.0}
+    assert [told_to(program)["left"] for _ in range(3)] == [3.0] * 3
+    assert len(looks) == 1, "whoever asks often has no files counted each time"
+    settings.MAX_OWNER_STORAGE_GB = None
+    assert told_to(Client()) is None
+    assert told_to(program)["most"] > 0
+    monkeypatch.setattr(disk_space, "most_of_an_owner", lambda: -1.0)
+    assert told_to(program) == {"most": 0.0, "left": 0.0}
+
+    def away() -> float:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(disk_space, "most_of_an_owner", away)
+    told(program.get("/api/limits"), 500, "storage")
 
 
 def test_answers_say_how_much_is_left_of_their_limit(
@@ -419,6 +484,9 @@ def test_answers_say_how_much_is_left_of_their_limit(
     other = Client(REMOTE_ADDR="192.0.2.9")
     left = [limit(other.get("/api/models"))[1].partition(";t")[0] for _ in range(3)]
     assert left == [f'"api";r={n}' for n in (99, 98, 97)]
+    with CaptureQueriesContext(connection) as asked:
+        other.get("/api/models")
+    assert sum("bucket" in each["sql"] for each in asked) == 1, "for counting and telling alike"
     settings.RATE_LIMITS = {**settings.RATE_LIMITS, "api": (0, 0)}
     assert "RateLimit" not in program.get("/api/jobs").headers
 

@@ -1,6 +1,8 @@
 """When a decoder dies: whose fault it is, and that a broken installation is found out."""
 
+import errno
 import json
+import selectors
 import subprocess
 import sys
 import time
@@ -25,8 +27,7 @@ INFO = {
     "sample_rate": 44_100,
     "channels": 2,
     "frames": 44_100,
-    "title": "",
-    "artist": "",
+    "tags": {},
     "samples_sha256": "0" * 64,
 }
 Scripts = Callable[..., None]
@@ -55,7 +56,7 @@ def decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
     monkeypatch.setattr(child_process, "start", start_next)
 
     def do(*acts: str) -> None:
-        answer = message(json.dumps({"info": INFO}).encode(), "answer")
+        answer = message(json.dumps({"info": INFO, "cover": 0}).encode(), "answer")
         for number, act in enumerate(acts):
             script = tmp_path / f"decoder{number}"
             shown = answer if act == "answer" else act
@@ -221,3 +222,29 @@ def test_a_broken_decoder_is_tested_again_now_and_then(
     checked.require()
     told = [each.getMessage() for each in caplog.records]
     assert told == ["Songs cannot be read: libav is gone", "Songs can be read again"]
+
+
+def test_a_lack_of_open_files_leaves_no_decoder_behind(
+    song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_args: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    started: list[child_process.PythonProcess] = []
+    start = child_process.start
+
+    def note(*args: object, **given: object) -> child_process.PythonProcess:
+        started.append(start(*args, **given))  # type: ignore[arg-type]
+        return started[-1]
+
+    monkeypatch.setattr(child_process, "start", note)
+    with monkeypatch.context() as patch:
+        patch.setattr(selectors, "DefaultSelector", no_more)
+        with pytest.raises(Fault, match="decoder_unavailable"):
+            probe_isolated(song, 60.0)
+    assert not started
+    monkeypatch.setattr(selectors.DefaultSelector, "register", no_more)
+    with pytest.raises(OSError, match="Too many open files"):
+        probe_isolated(song, 60.0)
+    assert all(child.poll() is not None for child in started)
+    assert started

@@ -34,7 +34,7 @@ from separations.audio.mixing.mix import Mix, peak_of
 from separations.audio.mixing.mix_spec import MixSettings, Strip, parse_mix
 from separations.audio.store.readers import Reader
 from separations.audio.store.stem_file import CELL_FRAMES, PEAK_FRAMES, StemWriter, read_stem
-from separations.delivery import downloads, encoding_cache, encoding_jobs
+from separations.delivery import downloads, encoding_cache, encoding_jobs, time_range
 from separations.errors.fault import Fault
 from separations.fair_use.client_turns import Turns
 from separations.models import Job, Stem, Upload
@@ -607,7 +607,15 @@ def test_an_encoding_of_an_earlier_law_is_not_served(
 def test_a_range_that_is_not_in_the_song_is_said(get: Get) -> None:
     backwards = [("2", "1"), ("1", "1"), ("3.2", ""), ("1", "1.001")]
     outside = [("", "3.3"), ("-1", ""), ("9" * 400, "")]
-    no_numbers = [("nan", ""), ("", "inf"), ("", "1e0"), ("1,5", ""), ("٣", "")]
+    clocks = [
+        ("0:04", ""),
+        ("1:00:00", ""),
+        ("0:1", ""),
+        ("0:60", ""),
+        ("1:60:00", ""),
+        (":01", ""),
+    ]
+    no_numbers = [*clocks, ("nan", ""), ("", "inf"), ("", "1e0"), ("1,5", ""), ("٣", "")]
     for start, stop in backwards + outside + no_numbers:
         for what in ("mix", "mix/level", "stems/drums"):
             response = get(what, **{"from": start, "to": stop})
@@ -645,6 +653,8 @@ def test_a_range_of_a_stem_is_that_part(get: Get, song: dict[str, Samples]) -> N
     query = {"from": "1", "to": "1.5", "format": "float32"}
     part = wave(get("stems/bass", **query))
     np.testing.assert_allclose(part, song["bass"][:, 44_100:66_150], atol=2e-6)
+    for clock in ({"from": "0:01", "to": "0:01.5"}, {"from": "0:00:01", "to": "0:00:01.50"}):
+        assert body(get("stems/bass", **query | clock)) == body(get("stems/bass", **query))
     packed = get("stems/bass", **{**query, "format": "opus-96"})
     assert described(body(packed))[0] == 0.5
 
@@ -932,3 +942,14 @@ def test_a_file_without_a_thread_to_encode_it_can_be_asked_for_again(
         patch.setattr(threading.Thread, "start", none_left)
         assert get(format="flac").status_code == 503
     assert described(body(get(format="flac")))[0] == FRAMES / sounds.RATE
+
+
+def test_times_of_an_hour_and_more_are_read_as_clocks_show_them() -> None:
+    times = ("1:50:00", "110:00", "6600", "1:50:00.25", "12:05:09")
+    assert [frame / sounds.RATE for frame in map(time_range._frame, times) if frame] == [
+        6600.0,
+        6600.0,
+        6600.0,
+        6600.25,
+        43_509.0,
+    ]

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from loky import cpu_count
 
 from tests.support.running_site import Browser, Site, free_port, until
 from tests.support.sounds import ROOT
@@ -84,7 +85,7 @@ def first_sound(site: Site) -> None:
     until(lambda: site.job(job)["state"] == "done", 1800)
     print(f"whole song         {time.monotonic() - began:5.1f} s")
     (engine,) = site.rows("SELECT engine FROM separations_job")[0]
-    print(f"by {engine}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+    print(f"by {engine}; load average {os.getloadavg()[0]:.1f} on {cpu_count()} CPUs")
 
 
 def main() -> None:

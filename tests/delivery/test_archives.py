@@ -15,11 +15,11 @@ from django.test import Client
 from pytest_django import Settings
 
 from separations.audio.encoding.render import WavBytes
-from separations.delivery import encoding_cache
+from separations.delivery import downloads, encoding_cache, zip_archive
 from separations.delivery.byte_sources import InMemory
 from separations.delivery.zip_archive import Member, Sum, ZipArchive
 from separations.jobs import lifecycle
-from separations.models import Job
+from separations.models import Bucket, Job
 from tests.support.accounts import browser
 from tests.support.jobs import VISITOR, done
 
@@ -111,6 +111,53 @@ def test_who_comes_back_for_the_rest_has_nothing_read_again() -> None:
     assert late.read_bytes < 200
 
 
+@pytest.mark.parametrize("length", [100, 120, 50])
+def test_checksums_of_other_bytes_spoil_no_archive(length: int) -> None:
+    """Such as those of an encoder of another version."""
+    earlier, data = b"y" * length, b"x" * 100
+    sums = Known({"a.mp3": Sum(zlib.crc32(earlier), len(earlier), is_whole=True)})
+    if len(earlier) != len(data):
+        whole = b"".join(of("a.mp3", data, Known()).read(0, None))
+        assert b"".join(of("a.mp3", data, sums).read(len(whole) - 30, None)) == whole[-30:]
+        sums["a.mp3"] = Sum(zlib.crc32(earlier), len(earlier))
+    with zipfile.ZipFile(io.BytesIO(b"".join(of("a.mp3", data, sums).read(0, None)))) as found:
+        assert found.testzip() is None
+    assert sums == {"a.mp3": Sum(zlib.crc32(data), len(data), is_whole=True)}
+
+
+def of(name: str, data: bytes, sums: Known) -> ZipArchive:
+    return ZipArchive([Member(name, InMemory(data), 5000, sums)], WHEN)
+
+
+def test_what_is_read_for_checksums_alone_is_kept_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(zip_archive, "KEPT_EVERY", 100)
+
+    class Gone(Counted):
+        def read(self, start: int, stop: int | None) -> Iterator[bytes]:
+            for piece in super().read(start, stop):
+                if self.read_bytes > 500:
+                    raise OSError("the reader went away")
+                yield piece
+
+    data, sums = random.Random(3).randbytes(1000), Known()
+    whole = b"".join(of("a", data, Known()).read(0, None))
+    with pytest.raises(OSError, match="went away"):
+        list(ZipArchive([Member("a", Gone(data), 5000, sums)], WHEN).read(len(whole) - 22, None))
+    assert 400 <= sums["a"].length <= 500
+    assert sums["a"].checksum == zlib.crc32(data[: sums["a"].length])
+
+
+def test_it_is_known_how_many_members_are_read_for_checksums_alone() -> None:
+    sums = Known()
+    size = archive(sums).size or 0
+    ends = ((0, size), (size - 22, size), (1000, size), (1500, size), (10, 20), (1020, 1080))
+    assert [archive(sums).members_to_read(*each) for each in ends] == [0, 2, 1, 2, 0, 1]
+    list(archive(sums).read(0, None))
+    assert archive(sums).members_to_read(size - 22, size) == 0
+
+
 @dataclass
 class Zeros:
     size: int | None = HUGE
@@ -158,7 +205,9 @@ def body(response: Any) -> bytes:
 
 
 @pytest.mark.parametrize("asked", ["wav", "flac", "m4a-128", "opus-96"])
-def test_a_broken_download_of_all_stems_is_resumed(job: Job, asked: str) -> None:
+def test_a_broken_download_of_all_stems_is_resumed(
+    job: Job, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     visitor: Client = browser(VISITOR)
     at = f"/songs/{job.pk}/archive?format={asked}"
     if asked != "wav":
@@ -182,13 +231,18 @@ def test_a_broken_download_of_all_stems_is_resumed(job: Job, asked: str) -> None
     assert (other.status_code, len(body(other))) == (200, len(whole))
     beyond = visitor.get(at, headers={"Range": f"bytes={len(whole)}-"})
     assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads, "ENCODER_VERSIONS", "av 99")
+        upgraded = visitor.get(at, headers={"Range": wanted, "If-Range": etag})
+        assert (upgraded.status_code, upgraded.headers["ETag"] != etag) == (200, True)
+        upgraded.close()
     part = visitor.get(f"{at}&to=0.5")
     assert part.headers["ETag"] != etag
     part.close()
 
 
 def test_the_end_of_an_archive_is_sent_without_reading_its_beginning(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: Job, monkeypatch: pytest.MonkeyPatch, site_settings: Settings
 ) -> None:
     visitor: Client = browser(VISITOR)
     at = f"/songs/{job.pk}/archive"
@@ -205,7 +259,15 @@ def test_the_end_of_an_archive_is_sent_without_reading_its_beginning(
     assert body(end) == whole[-2000:]
     assert len(reads) == 1, "of the last stem alone"
     (kept,) = job.rendition_folder.iterdir()
-    kept.write_text('{"x": 1}')  # damaged: it is made anew
+    kept.write_text('{"x": 1}')  # damaged: it is made anew, which counts as encodings do
+    site_settings.RATE_LIMITS = {**site_settings.RATE_LIMITS, "encode": (1, 3600)}
+    Bucket.objects.all().delete()
+    assert visitor.get(at, headers={"Range": "bytes=0-2000"}).status_code == 206
+    end = visitor.get(at, headers={"Range": "bytes=-2000"})
+    assert end.status_code == 206
+    end.close()
+    assert visitor.get(at, headers={"Range": "bytes=-2000"}).status_code == 429
+    Bucket.objects.all().delete()
     assert body(visitor.get(at, headers={"Range": "bytes=-2000"})) == whole[-2000:]
     lifecycle.remove(job)
     assert not job.rendition_folder.exists()

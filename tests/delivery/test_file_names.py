@@ -110,6 +110,9 @@ def test_no_two_files_of_a_stem_have_the_same_name() -> None:
         ("아이유 - Blueming (Vocals).wav", "Blueming (Vocals).wav"),
         ("누구 - 노래 1 (Mix).wav", "song (Mix).wav"),
         ("노래 (라이브) (Drums) 1m05s-1m30s.flac", "song (Drums) 1m05s-1m30s.flac"),
+        ("Wham! - Frühling (Vocals).wav", "Wham! - Fruhling (Vocals).wav"),
+        ("P!nk - 노래 - So… What？ (Vocals).wav", "P!nk - So... What_ (Vocals).wav"),
+        ("１：２ ＜３＞ é＊｜ (Mix).wav", "1_2 _3_ e__ (Mix).wav"),
         ("Don’t Stop… (Stems).zip", "Don't Stop (Stems).zip"),
     ],
 )

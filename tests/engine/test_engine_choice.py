@@ -369,10 +369,13 @@ def test_a_failure_that_may_have_passed_is_tried_again_a_day_later(
     monkeypatch.setattr(time, "time", lambda: later)
     assert engine_choice.read_choice(tmp_path) is None
     assert engine_choice.read_choice(tmp_path, old=True) is not None, "good until then"
-    refused = [Trial(IN_TORCH, 4.0), Trial(IN_OPENVINO, 1.0, 12.0, problem="too far off")]
-    engine_choice.write_choice(tmp_path, refused, AUTO)
-    monkeypatch.setattr(time, "time", lambda: 2 * later)
-    assert engine_choice.read_choice(tmp_path) is not None
+    refused = Trial(IN_OPENVINO, 1.0, 12.0, problem="too far off")
+    missing = Trial(IN_OPENVINO, problem="ModuleNotFoundError: No module named 'openvino'")
+    for lasting in (refused, missing):
+        monkeypatch.setattr(time, "time", lambda: later)
+        engine_choice.write_choice(tmp_path, [Trial(IN_TORCH, 4.0), lasting], AUTO)
+        monkeypatch.setattr(time, "time", lambda: 2 * later)
+        assert engine_choice.read_choice(tmp_path) is not None
 
 
 def test_to_stop_is_no_failure(tmp_path: Path, small_store: Path) -> None:

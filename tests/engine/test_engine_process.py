@@ -154,8 +154,8 @@ def test_a_killed_engine_is_noticed(tmp_path: Path, small_store: Path) -> None:
     source = sounds.wav(tmp_path / "song.wav", sounds.music(60.0))
     with EngineProcess() as engine:
         running = engine.run(request_for(source, tmp_path / "s", small_store), 60.0)
-        while next(running) is None:
-            pass
+        while not isinstance(message := next(running), Progress) or message.stage == "start":
+            pass  # before torch is loaded, it would be no fault of a song
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGKILL)
         assert engine.rest == 0
@@ -165,6 +165,22 @@ def test_a_killed_engine_is_noticed(tmp_path: Path, small_store: Path) -> None:
         short = sounds.wav(tmp_path / "short.wav", sounds.music(1.0))
         *_, done = engine.run(request_for(short, tmp_path / "t", small_store), 60.0)
         assert isinstance(done, Done)
+
+
+def test_an_engine_that_is_ended_while_it_loads_is_given_up_without_a_fault(
+    tmp_path: Path, small_store: Path
+) -> None:
+    """A song that needs the memory ends it: nothing is broken."""
+    with EngineProcess() as engine:
+
+        def kill() -> bool:
+            engine.kill()
+            return True
+
+        request = request_for(tmp_path / "song.wav", tmp_path / "s", small_store)
+        assert engine.load(request, 0.01, kill) == ""
+        assert not engine.check(kill)
+        assert engine.rest == 0
 
 
 def test_engines_that_cannot_start_rest_longer_each_time(

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import OperationalError, connection
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import get_resolver, resolve, reverse
 from django.utils import timezone
@@ -23,6 +24,7 @@ from pytest_django import Settings
 from separations.errors import database_outage
 from separations.errors.fault import Fault
 from separations.fair_use import address_ranges, concurrency, token_bucket
+from separations.fair_use.middleware import RateLimitMiddleware
 from separations.models import Bucket, Job, Upload
 from separations.uploads import submission
 from stemsite.environment import envrate
@@ -47,6 +49,20 @@ def no_slot_is_kept() -> Iterator[None]:
 
 def withdrawal(count: int = 2, seconds: int = 60, who: str = "x") -> token_bucket.Withdrawal:
     return token_bucket.Withdrawal("test", who, count, seconds)
+
+
+@pytest.mark.django_db
+def test_a_site_that_cannot_answer_queries_nothing_to_say_so(
+    limit: Callable[..., None], rf: RequestFactory, django_assert_num_queries: Callable[[int], Any]
+) -> None:
+    limit(api=(10, 60))
+    for status, queries in ((503, 0), (200, 1)):
+        request = rf.get("/api/jobs")
+        request.user = AnonymousUser()
+        request.__dict__["_limit"] = "api"
+        middleware = RateLimitMiddleware(lambda _request, s=status: HttpResponse(status=s))  # type: ignore[misc]
+        with django_assert_num_queries(queries):
+            assert ("RateLimit" in middleware(request).headers) == (status == 200)
 
 
 # Buckets

@@ -22,7 +22,17 @@ from separations.models import Job, Owner, Upload
 from separations.uploads import song_files
 from separations.worker import leases, resources
 from tests.support import sounds
-from tests.support.jobs import ANNA, BERT, NAMES, Submit, claimed, fall_silent, finished, made
+from tests.support.jobs import (
+    ANNA,
+    BERT,
+    NAMES,
+    Submit,
+    claimed,
+    fall_silent,
+    finished,
+    made,
+    rested,
+)
 
 State = Job.State
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
@@ -133,6 +143,7 @@ def test_a_dead_engine_is_tried_again_then_given_up(submit: Submit, settings: Se
         job.refresh_from_db()
         last = attempt == settings.MAX_ATTEMPTS
         assert job.state == (State.FAILED if last else State.QUEUED)
+        rested(job)
     assert job.error_code == "engine_died"
 
 

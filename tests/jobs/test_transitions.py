@@ -6,7 +6,7 @@ from separations.errors.fault import Fault
 from separations.jobs import lifecycle, transitions
 from separations.models import Delivery, Job, Transition
 from separations.worker import leases
-from tests.support.jobs import ANNA, BERT, Submit, claimed, made
+from tests.support.jobs import ANNA, BERT, Submit, claimed, made, rested
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue")]
 
@@ -29,6 +29,7 @@ def test_trouble_and_what_was_done_about_it(submit: Submit) -> None:
     job = submit()
     leases.hand_back(claimed())
     leases.end_with(claimed(), Fault("engine_died"))
+    rested(job)
     Job.objects.update(heartbeat_at=claimed().queued_at)
     assert leases.recover() == 0, "its heart beat a moment ago"
     lifecycle.cancel(job, lifecycle.STAFF)

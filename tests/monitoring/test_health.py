@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -16,10 +17,11 @@ from pytest_django import Settings
 from separations.audio import child_process
 from separations.audio.sandbox.decoder_process import decoder_check
 from separations.models import Consumer, FaultCount
-from separations.monitoring import health
+from separations.monitoring import fault_counts, health
 from separations.monitoring.middleware import PROBES
 from separations.queue import queue_switch
 from tests.support import sounds
+from tests.support.running_site import until
 
 pytestmark = pytest.mark.usefixtures("no_queue", "site_settings")
 CHECKS = ("database", "consumer", "engine", "decoder", "queue", "disk", "model")
@@ -50,6 +52,26 @@ def test_a_process_that_answers_is_healthy(db: None, django_assert_num_queries: 
 
 def test_a_site_where_all_is_well_is_ready(consumer: queue_switch.Presence) -> None:
     assert ready() == (200, ALL_WELL)
+
+
+def test_counts_that_cannot_be_written_delay_no_probe(
+    consumer: queue_switch.Presence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, free = Event(), Event()
+
+    def write() -> None:
+        written.set()
+        free.wait(10)
+
+    monkeypatch.setattr(fault_counts, "_written", [float("inf")])
+    monkeypatch.setattr(fault_counts, "_unwritten", Counter())
+    monkeypatch.setattr(fault_counts, "write", write)
+    fault_counts.count(FaultCount.Kind.REFUSED, "empty")
+    try:
+        assert ready() == (200, ALL_WELL)
+        assert written.wait(10)
+    finally:
+        free.set()
 
 
 def test_a_paused_queue_is_ready_and_says_so(consumer: queue_switch.Presence) -> None:
@@ -116,7 +138,8 @@ def test_without_a_decoder_it_is_not_ready_and_songs_are_turned_away_at_once(
     assert decoder_check.check() == ""
     assert ready() == (200, ALL_WELL)
     assert FaultCount.objects.get(kind="decoder").code == "status 1"
-    assert FaultCount.objects.get(kind="refused").code == "decoder_unavailable"
+    refused = FaultCount.objects.filter(kind="refused")
+    assert until(refused.first, 10).code == "decoder_unavailable"
 
 
 def upload(song: Path, address: str = "/") -> Any:

@@ -53,8 +53,8 @@ USES = (
         "django",
         "5.2.19",
         ("stemsite/wsgi.py",),
-        ("Request._set_content_type_params",),
-        "Compare django/http/request.py: who else reads charset? Run test_wsgi.",
+        ("Request._load_post_and_files", "Request._set_content_type_params"),
+        "Compare django/http/request.py: who else reads charset or forms? Run test_wsgi.",
     ),
     Use(
         "django",

@@ -355,7 +355,9 @@ def test_encodings_that_are_kept_are_found_again(site_settings: Settings) -> Non
     form = {"format": "opus", "bitrate": "96"}
     stem = client.get(f"{place}/stems/drums", form)
     mix = client.get(f"{place}/mixdown", {**form, "mix": MADE["mix"]})
-    assert {"stem": stem.headers["ETag"], "mix": mix.headers["ETag"]} == MADE["etags"]
+    keys = {name: etag.strip('"') for name, etag in MADE["etags"].items()}
+    etags = {"stem": stem.headers["ETag"], "mix": mix.headers["ETag"]}
+    assert {name: etag[1:].partition("-")[0] for name, etag in etags.items()} == keys
     for answer in (stem, mix):
         assert answer.getvalue() in kept.values()
     assert files_in(site_settings.RENDITION_DIR) == kept

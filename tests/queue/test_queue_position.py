@@ -288,7 +288,7 @@ def test_hours_that_are_left_are_told_as_hours(queue: Queue, anna: Client) -> No
         answer = anna.get(f"/songs/{job.pk}/status").content.decode().lower()
         assert f"about {told} left" in answer
     Upload.objects.filter(pk=job.upload_id).update(seconds=7200.4)
-    assert "2:00:00 · tiny" in anna.get(f"/songs/{job.pk}").content.decode()
+    assert "2:00:00 · 44.1 kHz · tiny" in anna.get(f"/songs/{job.pk}").content.decode()
 
 
 def test_a_new_place_in_the_queue_is_new(queue: Queue, anna: Client) -> None:
@@ -359,5 +359,10 @@ def test_who_is_being_separated_is_not_told_of_a_pause(queue: Queue) -> None:
     queue_switch.pause("root")
     assert queue_position.standing_of(job).held_up == ""
     queue_switch.resume()
+    Consumer.objects.update(faults={"engine": "torch is gone"})
+    queue_position._snapshots = queue_position._Snapshots()
+    assert queue_switch.standstill() == "broken"
+    assert queue_position.standing_of(job).held_up == "", "its own consumer works on it"
     Consumer.objects.all().delete()
+    queue_position._snapshots = queue_position._Snapshots()
     assert queue_position.standing_of(job).held_up == "no_consumer"

@@ -39,11 +39,14 @@ def test_the_site_is_ready_when_it_says_so(
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
-    monkeypatch.setattr(ready, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ready, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(ready, "SLOW_LOOK_SECONDS", 0.01)  # once it was told
     monkeypatch.setattr(ready, "PATIENCE_SECONDS", 0.0)
     with http.server.HTTPServer(("127.0.0.1", 0), Probed) as server:
         port, server.timeout = str(server.server_port), 10
-        watching = threading.Thread(target=ready.watch, args=("0.0.0.0", port, lambda: True))
+        watching = threading.Thread(
+            target=ready.watch, args=("0.0.0.0", port, lambda: True), daemon=True
+        )
         watching.start()
         for _ in range(2):
             server.handle_request()

@@ -97,6 +97,11 @@ def test_a_session_is_of_no_use_to_another_origin(allowed: Settings) -> None:
     assert browser.get("/api/jobs", headers=own).status_code == 200
 
 
+def test_another_origin_gets_no_cookies(allowed: Settings) -> None:
+    assert "csrftoken" in Client().get("/api/docs").cookies
+    assert not Client().get("/api/docs", headers=FROM_STUDIO).cookies
+
+
 def test_pages_are_for_this_origin_alone(allowed: Settings) -> None:
     for path in ("/", "/about", "/apiary", "/account/login"):
         assert ALLOW_ORIGIN not in Client().get(path, headers=FROM_STUDIO).headers

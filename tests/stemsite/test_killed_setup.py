@@ -3,21 +3,39 @@
 `make faults` kills the real one, again and again (tests/faults/killed_setup.py).
 """
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from stemsite.setup import half_installed, lock, paths, steps, virtual_environment
-from tests.support.running_site import until
 from tests.support.setup_in_small import Project, make_project
 from tests.support.sounds import ROOT
 
 WHOLE = "import large, small, sys, torch, torchaudio; print(large.WHOLE, sys.prefix)"
+
+
+def kill_pip_halfway(project: Project) -> None:
+    """Kill a set-up while pip writes the files of the large package; a quick pip is done before."""
+    about = project.packages / "large-1.0.dist-info"
+    for _ in range(10):
+        process = project.start()
+        while not (about / "METADATA").exists():
+            assert process.poll() is None
+            time.sleep(0.0005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if not (about / "INSTALLER").exists():
+            return
+        shutil.rmtree(about)
+    pytest.fail("pip was done each time: make FILES more")
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ):
         assert project.start(point).wait(60) == -signal.SIGKILL
         assert not project.venv.exists(), "it is there as a whole, or not at all"
-    process = project.start()
-    about = project.packages / "large-1.0.dist-info"
-    until(lambda: (about / "METADATA").exists(), 60)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (about / "INSTALLER").exists(), "pip was done already: make FILES more"
+    kill_pip_halfway(project)
     # As an earlier version with pip's own name for what it removes would leave it.
     (project.packages / "~mall").mkdir()
     assert "anew: large" in project.set_up()
@@ -151,7 +164,7 @@ def test_what_is_half_installed_is_forgotten(
 
 
 def test_two_at_a_time_wait_for_each_other(
-    environment: Path, capfd: pytest.CaptureFixture[str]
+    environment: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for what a killed one started: it holds the lock until it ends."""
     code = (
@@ -182,3 +195,10 @@ def test_two_at_a_time_wait_for_each_other(
     assert waiting.wait(30) == 0
     with lock.one_at_a_time():
         pass
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock.one_at_a_time():
+        assert "cannot be locked (No locks available)" in capfd.readouterr().out

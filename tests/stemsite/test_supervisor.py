@@ -1,12 +1,18 @@
 """The supervisor: what ends is started again, everything stops together, orphans of an earlier run
 are ended, and a port that is taken has a name."""
 
+import array
+import fcntl
 import json
 import os
+import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +22,12 @@ from django.conf import settings
 
 from separations.audio.child_process import RestartPause
 from separations.monitoring.restarts import RUN_VARIABLE, restarts
-from stemsite.setup import paths, run
+from stemsite.setup import bootstrap, env_file, paths, run
 from stemsite.supervisor import service, supervisor
 from stemsite.supervisor.output import Output
 from stemsite.supervisor.port import WhyNot, check_port
-from stemsite.supervisor.runs import Run, data_folder, end_orphans
+from stemsite.supervisor.runs import Run, data_folder, end_orphans, shared_by_group
+from stemsite.supervisor.writer import Writer
 from tests.support.running_site import free_port, until
 from tests.support.sounds import ROOT
 
@@ -87,6 +94,62 @@ def test_every_way_to_stop_stops_both(start: Start, name: str) -> None:
     assert psutil.wait_procs(both, timeout=10)[1] == []
 
 
+def test_a_service_that_floods_an_output_that_nobody_reads_stops_too(start: Start) -> None:
+    site = start("web: exec sleep 600\nconsumer: exec yes\n")
+    (web,) = named(site, "sleep")
+    assert site.stdout is not None
+    unread, waiting = site.stdout.fileno(), array.array("i", [0])
+    until(lambda: not fcntl.ioctl(unread, termios.FIONREAD, waiting) and waiting[0] > 60_000)
+    web.kill()
+    until(lambda: named(site, "sleep") != [web])  # deaths are seen too
+    site.terminate()
+    assert site.wait(8) == 0
+
+
+def test_what_nobody_reads_is_dropped_and_counted(capfd: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as full:
+        writer = Writer(most=100_000)
+        output = Output(["web"], as_json=False, writer=writer)
+        assert writer.put(full.fileno(), b"x" * 99_990), "more than a pipe takes"
+        for number in range(3):
+            output.line("web", f"dropped {number} as there is no room")
+        os.read(reading, 1 << 17)
+        until(lambda: writer.is_empty() or os.read(reading, 1 << 17))
+        until(writer.is_empty)
+        output.line("web", "printed")
+        output.close()
+    lines = [line.rpartition("| ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert lines == ["3 lines were dropped here, as nobody read them", "printed"]
+
+
+def test_a_signal_that_was_ignored_stays_so_as_nohup_means_it(start: Start) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        site = start("web: exec sleep 600\n")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    named(site, "sleep")
+    (mask,) = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{site.pid}/status").read_text())
+    assert int(mask, 16) & 1 << (signal.SIGHUP - 1)
+
+
+def test_env_file_says_where_the_site_listens_unless_a_variable_does(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("# here\nPORT=9\nHOST = '127.0.0.9'\nDATA_DIR=/nowhere\n")
+    site = start('named: echo "bound to $HOST:$PORT"; exit 1\n', PORT="")
+    output = site.communicate(timeout=60)[0]
+    assert "Starting the site: http://127.0.0.9:9 " in output
+    assert "bound to 127.0.0.9:9" in output
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ | {"PORT": "10", "HOST": ""})
+    assert (run._environment()["HOST"], run._environment()["PORT"]) == ("127.0.0.9", "10")
+    (tmp_path / ".env").write_text("OK=1\nNAME='not closed\n")
+    with pytest.raises(ValueError, match="line 2: No closing quotation"):
+        env_file.read(tmp_path)
+
+
 def test_an_empty_address_is_the_default_and_ipv6_is_written_as_servers_do(start: Start) -> None:
     for host, shown in (("", "127.0.0.1:8000"), ("::1", "[::1]:8000")):
         site = start('named: echo "bound to $HOST:$PORT"; exit 1\n', HOST=host, PORT="")
@@ -132,6 +195,13 @@ def test_a_first_start_that_signals_end_is_tried_three_times() -> None:
     working = service.Service("web", "true", {})
     assert not working.is_hopeless(1, service.FIRST_SECONDS)
     assert not working.is_hopeless(1, 0.1), "it had worked once"
+    # Whatever status it ended with, the site has none of success.
+    for status, site in ((0, 1), (7, 7), (-9, 137)):
+        boss = supervisor.Supervisor([], Output([], as_json=True))
+        tried = service.Service("web", "true", {})
+        tried._failed_starts, tried._began = service.FIRST_TRIES, time.monotonic()
+        boss._ended(tried, status)
+        assert boss._status == site
 
 
 def test_pauses_grow_and_begin_again_after_a_good_while() -> None:
@@ -176,7 +246,8 @@ def test_a_port_that_is_taken_says_by_whom_and_what_to_do(start: Start, tmp_path
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         site = start("web: exec sleep 600\n", PORT=str(port))
-        output = site.communicate(timeout=60)[0]
+        site.wait(60)
+    output = site.communicate(timeout=60)[0]
     assert site.returncode == 1
     last = output.splitlines()[-1]
     assert last.startswith(f"Stopped: Port {port} is held by process {os.getpid()} (")
@@ -194,9 +265,35 @@ def test_the_long_steps_are_spared_where_the_site_cannot_listen(
         monkeypatch.setenv("PORT", str(server.getsockname()[1]))
         with pytest.raises(SystemExit) as ended:
             run.check_address()
-    assert ended.value.code == 1
-    assert "is held by process" in capfd.readouterr().err
+        assert ended.value.code == 1
+        assert "is held by process" in capfd.readouterr().err
+        monkeypatch.setattr(bootstrap, "setup", lambda: pytest.fail("a site runs from here"))
+        with pytest.raises(SystemExit):
+            bootstrap.run()
+        assert "is held by process" in capfd.readouterr().err
     run.check_address()
+    run.check_address_first()
+
+
+def test_a_group_that_shares_the_data_sees_the_runs_and_no_record_is_told(tmp_path: Path) -> None:
+    for group, mode in ((True, 0o770), (False, 0o700)):
+        with Run(tmp_path, "http://127.0.0.1:9", group=group) as living:
+            assert stat.S_IMODE((tmp_path / "runs").stat().st_mode) == mode
+            assert not living.problem
+    assert [shared_by_group({"GROUP_ACCESS": text}) for text in ("Yes", "no", "")] == [1, 0, 0]
+    (tmp_path / "file").touch()
+    with Run(tmp_path / "file", "http://127.0.0.1:9") as living:
+        assert "cannot be recorded" in living.problem
+
+
+def test_a_server_at_all_addresses_holds_the_port_though_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(socket.socket, "bind", lambda _self, _place: None)  # as macOS has it
+        with pytest.raises(WhyNot, match=f"Port {port} is held by process {os.getpid()}"):
+            check_port("127.0.0.1", port, tmp_path)
 
 
 def test_a_site_that_runs_already_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,17 +328,27 @@ def test_the_supervisor_finds_data_dir_as_the_settings_do() -> None:
     assert data_folder({}) == settings.BASE_DIR / "data"
 
 
-def test_a_line_that_never_ends_is_printed_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_never_ends_is_printed_in_parts(capfd: pytest.CaptureFixture[str]) -> None:
     output = Output(["web"], as_json=False)
     boss = supervisor.Supervisor([], output)
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     pipe = os.fdopen(reading, "rb")
     boss._selector.register(pipe, 1, "web")
+    waiting = array.array("i", [0])
+    for _ in range(3):
+        os.write(writing, b"\n" * supervisor.READ_BYTES)
+    boss._read()
+    fcntl.ioctl(reading, termios.FIONREAD, waiting)
+    assert waiting[0] == 2 * supervisor.READ_BYTES, "signals and deaths come between"
+    boss._read()
+    boss._read()
     os.write(writing, b"one\ntwo")
     os.close(writing)
-    boss._read(0.0)
-    assert [line.rpartition("| ")[2] for line in capsys.readouterr().out.splitlines()] == [
+    boss._read()
+    boss._read()  # its end
+    output.close()
+    assert [line.rpartition("| ")[2] for line in capfd.readouterr().out.splitlines()] == [
         "one",
         "two",
     ]

@@ -1,13 +1,18 @@
 """Requests at the WSGI interface, before Django's own code reads them."""
 
+import io
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from django.conf import settings
+from django.http import UnreadablePostError
+from pytest_django import Settings
 
 from stemsite import wsgi
 from tests.support.sounds import ROOT
@@ -84,3 +89,74 @@ def test_the_web_server_may_open_more_files_than_usual() -> None:
             check=True,
         )
         assert done.stdout.split() == [str(wanted), str(highest)]
+
+
+class BrokenOff:
+    """A body that cannot be read to its end."""
+
+    def __init__(self, start: bytes) -> None:
+        self._pieces = [start]
+
+    def read(self, *_size: int) -> bytes:
+        if self._pieces:
+            return self._pieces.pop()
+        raise OSError("the chunks are malformed")
+
+    readline = read
+
+
+def test_a_form_that_cannot_be_read_on_leaves_no_file() -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    found = environ("/", "multipart/form-data; boundary=b")
+    found |= {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": "900000", "REMOTE_ADDR": "192.0.2.1"}
+    found["wsgi.input"] = BrokenOff(head + bytes(200_000))
+    request = wsgi.Request(found)
+    with pytest.raises(UnreadablePostError) as kept:  # as a log or a debugger may keep it
+        request._load_post_and_files()
+    assert kept.value.__traceback__ is not None
+    assert not list(Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir())
+
+
+def in_chunks(address: str, kind: str, body: bytes) -> Any:
+    """The site's response to a body in chunks, as gunicorn hands it on."""
+    found = environ(address, kind)
+    more = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    found |= more | {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(body)}
+    found |= {"REMOTE_ADDR": "192.0.2.1", "HTTP_COOKIE": f"csrftoken={CSRF}"}
+    answer = wsgi.application.get_response(wsgi.application.request_class(found))
+    answer.close()
+    return answer
+
+
+CSRF = "a" * 32
+FORM = "multipart/form-data; boundary=B"
+
+
+def form_of(*contents: bytes) -> bytes:
+    token = b'--B\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\n'
+    parts = [token + CSRF.encode() + b"\r\n"]
+    for number, content in enumerate(contents):
+        head = f'--B\r\nContent-Disposition: form-data; name="file"; filename="{number}.wav"\r\n'
+        parts.append(head.encode() + b"Content-Type: audio/wav\r\n\r\n" + content + b"\r\n")
+    return b"".join([*parts, b"--B--\r\n"])
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("no_queue")
+def test_no_song_of_a_form_in_chunks_is_left_out_in_silence(site_settings: Settings) -> None:
+    site_settings.MAX_UPLOAD_MB = 1
+    songs = [bytes([number]) * 900_000 for number in range(3)]
+    told = in_chunks("/", FORM, form_of(*songs)).content.decode()
+    assert [f"{number}.wav" in told for number in range(3)] == [True] * 3, "each is judged"
+    too_long = form_of(*[bytes(990_000)] * 23)
+    for address in ("/", "/api/separate"):
+        answer = in_chunks(address, FORM, too_long)
+        assert (answer.status_code, "larger than 1 MB" in answer.content.decode()) == (413, True)
+
+
+@pytest.mark.django_db
+def test_other_bodies_than_forms_with_files_need_a_length(site_settings: Settings) -> None:
+    kind = "application/x-www-form-urlencoded"
+    assert in_chunks("/", kind, b"model=tiny").status_code == 411
+    answer = in_chunks("/api/separate", kind, b"model=tiny")
+    assert (answer.status_code, b"wrong_content_type" in answer.content) == (415, True)

@@ -44,6 +44,11 @@ def claimed() -> Job:
     return job
 
 
+def rested(job: Job) -> None:
+    """As if the pause after the last attempt were over."""
+    Job.objects.filter(pk=job.pk).update(not_before=timezone.now())
+
+
 def made(job: Job) -> tuple[Done, Path]:
     """Stems for a claimed job in a staging folder, as the engine leaves them."""
     assert job.lease is not None

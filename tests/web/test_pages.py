@@ -103,7 +103,7 @@ BAD: dict[str, tuple[str, bytes, int, str]] = {
     "not audio": ("a.mp3", b"words " * 999, 415, "not an audio file"),
     "empty": ("a.mp3", b"", 400, "empty"),
     "wrong extension": ("a.exe", b"MZ", 415, "MP3, WAV, FLAC"),
-    "no extension": ("song", b"x", 415, "MP3, WAV, FLAC"),
+    "no extension": ("song", b"x", 415, "not an audio file"),
     "too short": ("a.wav", wav_bytes(sounds.music(1.0)[:, :1]), 422, "too short"),
     "no numbers": ("a.wav", wav_bytes(sounds.music(1.0) * np.nan), 422, "NaN"),
     "cut off": ("a.wav", wav_bytes(sounds.music(4.0))[:300_001], 422, "cut off"),

@@ -24,6 +24,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.busy, self.done, self.stopping = (threading.Event() for _ in range(3))
+        self.taken = threading.Lock()
         self.begun: list[str] = []
         self.ended: list[str] = []
         self.room: list[int] = []
@@ -32,7 +33,8 @@ class Machine:
         monkeypatch.setattr(idle_measuring, "LOOK_SECONDS", 0.01)
         monkeypatch.setattr(idle_measuring, "IDLE_SECONDS", 0.05)
         self.measuring = IdleMeasuring(
-            1, self.stopping, self.busy.is_set, self.room.append, self.measured.set
+            *(1, self.stopping, self.busy.is_set, self.room.append, self.measured.set),
+            self.taken,
         )
 
     def _choose(self, models: Path, engines: Path, options: Options, wait: Wait) -> Choice:
@@ -83,8 +85,13 @@ def test_measuring_waits_for_idleness_gives_way_and_goes_on(machine: Machine) ->
     try:
         assert not machine.measured.wait(0.3)
         assert machine.begun == []
+        machine.taken.acquire()  # an engine is loaded
         machine.busy.clear()
+        assert not machine.measured.wait(0.3)
+        assert machine.begun == []
+        machine.taken.release()
         until(lambda: machine.begun, 10)
+        assert machine.taken.locked(), "no engine is loaded or tested meanwhile"
         assert machine.room[0] > 1_000_000_000, "idle engines leave their memory"
         machine.busy.set()
         until(lambda: machine.ended, 10)

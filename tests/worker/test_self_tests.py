@@ -9,42 +9,47 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
+from separations.audio.sandbox.decoder_check import DecoderCheck
 from separations.audio.sandbox.decoder_process import decoder_check
 from separations.engine.process.engine_process import EngineProcess
 from separations.errors.fault import Fault
 from separations.models import FaultCount, Job, Transition
 from separations.monitoring import fault_counts
+from separations.web.presenters.song import present_song
 from separations.worker import leases, self_tests
 from separations.worker.crew import Crew
 from separations.worker.self_tests import SelfTests
 from separations.worker.slots import Slot
-from tests.support.jobs import Submit, claimed
+from tests.support.jobs import Submit, claimed, rested
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_queue", "site_settings")]
 
 
-def break_package(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
+
+
+def break_package(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, code: str = "") -> None:
     """Let processes to come find a package that cannot be imported."""
     (folder / name).mkdir(parents=True)
-    (folder / name / "__init__.py").write_text(f"raise ImportError('{name} is broken')")
+    code = code or f"raise ImportError('{name} is broken')"
+    (folder / name / "__init__.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
 def self_tests_of(busy: Callable[[], bool]) -> tuple[SelfTests, list[str]]:
     mended: list[str] = []
-    return SelfTests(busy, threading.Event(), lambda: mended.append("mended")), mended
-
-
-def rested(job: Job) -> None:
-    """As if the pause after the last attempt were over."""
-    Job.objects.filter(pk=job.pk).update(not_before=timezone.now())
+    made = SelfTests(
+        *(busy, threading.Event(), lambda: mended.append("mended")),
+        *(lambda _need: None, threading.Lock()),
+    )
+    return made, mended
 
 
 def test_a_job_that_meets_an_engine_that_does_not_begin_goes_back_and_is_not_lost(
     submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit()
-    tests, mended = self_tests_of(lambda: False)
+    tests, mended = self_tests_of(lambda: True)  # another slot's song runs
     with monkeypatch.context() as patch, EngineProcess() as engine:
         break_package(tmp_path / "packages", "av", patch)
         slot = Slot(engine, 1, threading.Event())
@@ -88,6 +93,62 @@ def test_no_engine_is_started_for_a_test_while_one_works(monkeypatch: pytest.Mon
     tests.engine_answered()
     monkeypatch.setattr(tests, "_is_busy", lambda: False)
     tests.test_what_is_due()  # the song was a test
+    tests.met(Fault("engine_died"))
+    with pytest.raises(TypeError):
+        tests.test_what_is_due()  # one starts
+    tests.test_what_is_due()  # the next one comes after a while
+
+
+def test_a_torch_that_crashes_as_it_loads_costs_no_attempt(
+    submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU without its instructions, or a library that was cut off."""
+    job = submit()
+    tests, _mended = self_tests_of(lambda: False)
+    break_package(tmp_path / "packages", "torch", monkeypatch, CRASH)
+    with EngineProcess() as engine:
+        slot = Slot(engine, 1, threading.Event())
+        slot.on_fault = tests.met
+        slot.run(claimed())
+    job.refresh_from_db()
+    assert (job.state, job.attempt) == (Job.State.QUEUED, 0)
+    assert "signal SIGILL" in tests.faults()["engine"]
+
+
+def test_a_test_waits_for_the_machine_and_tells_a_lack_of_memory_from_a_broken_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tests, _mended = self_tests_of(lambda: False)
+    room: list[int] = []
+    faults = [Fault("out_of_memory"), Fault("engine_unavailable")]
+
+    def check(_engine: EngineProcess, _give_up: object) -> bool:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(tests, "_make_room", room.append)
+    monkeypatch.setattr(EngineProcess, "check", check)
+    with tests._machine:
+        tests.test_engine()
+    assert not room, "an engine is loaded, or the machine measured"
+    tests.test_engine()
+    assert tests.may_claim()
+    assert room[0] > 1_000_000_000, "idle engines leave their memory"
+    tests.test_engine()
+    assert not tests.may_claim()
+
+
+def test_a_lack_of_threads_is_an_engine_that_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    tests, _mended = self_tests_of(lambda: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        tests.test_engine()
+        assert DecoderCheck(lambda: start(threading.current_thread())).check()
+    assert "can't start new thread" in tests.faults()["engine"]
 
 
 def test_a_consumer_that_cannot_read_songs_claims_none(submit: Submit) -> None:
@@ -119,19 +180,25 @@ def test_pauses_grow_while_a_machine_is_broken_and_no_attempt_counts(submit: Sub
     assert (job.state, job.error_code) == (Job.State.FAILED, "decoder_unavailable")
 
 
-def test_a_song_whose_reading_is_interrupted_is_read_again_after_a_pause(
-    submit: Submit, settings: Settings
+@pytest.mark.parametrize("code", ["decoder_died", "engine_died"])
+def test_a_song_whose_process_died_is_tried_again_after_a_pause(
+    submit: Submit, settings: Settings, code: str
 ) -> None:
     settings.MAX_ATTEMPTS = 3
     job, pauses = submit(), []
     for attempt in (1, 2):
-        leases.end_with(claimed(), Fault("decoder_died", status=-9))
+        leases.end_with(claimed(), Fault(code, status=-9))
         job.refresh_from_db()
         assert (job.state, job.attempt) == (Job.State.QUEUED, attempt)
         assert job.not_before is not None
         pauses.append((job.not_before - timezone.now()).total_seconds())
+        told = present_song(job)
+        assert "The next one follows in about 1 minute." in told.waiting
         rested(job)
+        job.refresh_from_db()
+        assert present_song(job).waiting == "Your song is next."
+        assert present_song(job).version != told.version, "pages are told"
     assert pauses == pytest.approx([5, 20], abs=3)
-    leases.end_with(claimed(), Fault("decoder_died", status=-9))
+    leases.end_with(claimed(), Fault(code, status=-9))
     job.refresh_from_db()
-    assert (job.state, job.error_code) == (Job.State.FAILED, "decoder_died")
+    assert (job.state, job.error_code) == (Job.State.FAILED, code)

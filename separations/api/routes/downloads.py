@@ -5,6 +5,7 @@ from typing import Annotated
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
 from ninja import Query, Router
 
 from separations.access import permissions
@@ -95,6 +96,7 @@ def archive(request: HttpRequest, task_id: uuid.UUID, wanted: Wanted) -> HttpRes
 
 def _as_accepted(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Call a file bytes for clients that take nothing else, as some generated ones do."""
+    patch_vary_headers(response, ["Accept"])
     kind = response.headers.get("Content-Type", "")
     if kind and not request.accepts(kind) and request.accepts(BYTES):
         response.headers["Content-Type"] = BYTES

@@ -1,11 +1,13 @@
 """The API's lists: the songs of an owner, and the models."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Annotated
 
 from django.conf import settings
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext
 from ninja import Query, Router
@@ -23,6 +25,12 @@ from separations.webhooks import events
 
 router = Router()
 MOST_A_PAGE = 100
+# The parameter `page` is deprecated since version 0.2 (RFC 9745: seconds since 1970), and goes no
+# earlier than that (RFC 8594); see "What stays, and for how long" in docs/api.md.
+NUMBERED_PAGES_END = {
+    "Deprecation": f"@{datetime(2026, 11, 28, tzinfo=UTC).timestamp():.0f}",
+    "Sunset": format_datetime(datetime(2027, 11, 28, tzinfo=UTC), usegmt=True),
+}
 TOLD_RATES = ("upload", "action", "download", "encode", "api", "events")
 
 
@@ -36,6 +44,7 @@ TOLD_RATES = ("upload", "action", "download", "encode", "api", "events")
 )
 def list_jobs(
     request: HttpRequest,
+    response: HttpResponse,
     status: Annotated[
         list[named_values.Status],
         Query(
@@ -77,6 +86,8 @@ def list_jobs(
         found = found.filter(model=model)
     pages = Paginator(found, per_page)
     if page is not None and not cursor:
+        for name, value in NUMBERED_PAGES_END.items():
+            response.headers[name] = value
         return _numbered_page(request, pages, page)
     shown = job_pages.read(found, per_page, cursor)
     return schemas.Tasks(
@@ -167,7 +178,9 @@ def limits(request: HttpRequest) -> schemas.Limits:
             for each in found
             if each is not None
         ],
-        quotas=schemas.Quotas.model_validate({name: asdict(each) for name, each in left.items()}),
+        quotas=schemas.Quotas.model_validate(
+            {name: each and asdict(each) for name, each in left.items()}
+        ),
         anonymous=auth.anonymous_allowed(request),
     )
 

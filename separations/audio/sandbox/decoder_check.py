@@ -57,7 +57,7 @@ class DecoderCheck:
                 self._read()
             except Fault as fault:
                 self.record(fault.trace or str(fault))
-            except OSError as error:  # there was no room for the song itself
+            except (OSError, RuntimeError, MemoryError) as error:  # no room, or no thread, for it
                 self.record(str(error))
             else:
                 self.record("")
@@ -68,7 +68,10 @@ class DecoderCheck:
     def check_soon(self) -> str:
         """`check` in a thread if it is due. Returns `cause` as known now."""
         if self.is_due() and not self._running.locked():
-            threading.Thread(target=self.check, daemon=True).start()
+            try:
+                threading.Thread(target=self.check, daemon=True).start()
+            except RuntimeError as error:  # no more threads
+                self.record(str(error))
         return self._cause
 
     def require(self) -> None:

@@ -192,7 +192,10 @@ class DecoderProcess:
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         given = self._song
         with given.open("rb") if isinstance(given, Path) else nullcontext(given) as song:
+            selector = None
             try:
+                # Before the process, which nobody would end for lack of open files.
+                selector = self._ready = selectors.DefaultSelector()
                 self._process = child_process.start(
                     self.module,
                     *self._arguments,
@@ -201,16 +204,17 @@ class DecoderProcess:
                     environment=environment | SET,
                 )
             except OSError as error:
+                if selector is not None:
+                    selector.close()
                 raise unavailable(f"no process can be started: {error}", status=-1) from error
         assert self._process.stdout is not None  # noqa: S101 (for the type checker)
         assert self._process.stderr is not None  # noqa: S101
         self._answer = self._process.stdout.fileno()
         self._error_pipe = self._process.stderr.fileno()
-        self._ready = selectors.DefaultSelector()
-        for pipe in (self._answer, self._error_pipe):
-            os.set_blocking(pipe, False)
-            self._ready.register(pipe, selectors.EVENT_READ)
         try:
+            for pipe in (self._answer, self._error_pipe):
+                os.set_blocking(pipe, False)
+                self._ready.register(pipe, selectors.EVENT_READ)
             self._begin()
         except BaseException:
             self.end()

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
 from typing import IO, cast
@@ -19,6 +19,7 @@ from typing import IO, cast
 from separations.audio import child_process
 from separations.audio.child_process import PythonProcess
 from separations.engine import memory
+from separations.engine.process.engine_output import ErrorOutput, pump
 from separations.engine.process.engine_protocol import (
     PING,
     Done,
@@ -44,10 +45,8 @@ MALLOC = {
 }
 # After these a process is replaced.
 FATAL_FAULTS = ("out_of_memory", "engine_error", "engine_unavailable")
-ERROR_BYTES = 4000  # of the error output, kept for the operator
 ANSWER_SECONDS = 60.0  # in which an engine loads torch, on a slow disk too
 TICK_SECONDS = 0.25
-STDERR = 2
 
 
 class EngineProcess:
@@ -60,7 +59,7 @@ class EngineProcess:
         self._began = self._rests_until = time.monotonic()
         self._pause = child_process.RestartPause()
         self._has_begun = False
-        self._errors: _ErrorOutput | None = None
+        self._errors: ErrorOutput | None = None
 
     def __enter__(self) -> "EngineProcess":
         return self
@@ -75,12 +74,14 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        return self._child.pid if self._child is not None else None
+        child = self._child  # another thread may end it now
+        return child.pid if child is not None else None
 
     @property
     def resident(self) -> int:
         """Bytes of memory that the process uses now."""
-        return memory.resident(self._child.pid) if self._child is not None else 0
+        pid = self.pid
+        return memory.resident(pid) if pid is not None else 0
 
     @property
     def rest(self) -> float:
@@ -94,19 +95,23 @@ class EngineProcess:
 
         Raises:
             Fault: what the engine reports; out_of_memory or engine_died when the process ends on
-                its own, engine_unavailable when it does not begin.
+                its own, engine_unavailable when it does so before torch is loaded.
         """
+        message: Progress | Done | Loaded | None = None
         with closing(self._answers(request, tick)) as answers:
             for message in answers:
                 if isinstance(message, Loaded):
                     raise Fault("engine_error", reason="no answer")
                 yield message
+        if not isinstance(message, Done):
+            raise Fault("engine_died", status=-signal.SIGKILL)  # by `kill`
 
     def load(self, request: Request, tick: float, go_on: Callable[[], bool]) -> str:
         """Load the networks for the songs to come; returns what runs them, in words.
 
         Args:
-            go_on: asked every `tick` seconds; if it says no, the process is killed and "" returned.
+            go_on: asked every `tick` seconds; if it says no, the process is killed and "" returned,
+                as when `kill` is called meanwhile.
 
         Raises:
             Fault: as `run` does.
@@ -120,6 +125,7 @@ class EngineProcess:
         return ""
 
     def _answers(self, request: Request, tick: float) -> Generator[Progress | Done | Loaded | None]:
+        """The messages about `request`; they just end when another thread calls `kill`."""
         child, requests = self._start()
         self._kills_before = memory.out_of_memory_kills()
         finished = False
@@ -133,6 +139,8 @@ class EngineProcess:
                     yield None
                     continue
                 if line is None:
+                    if self._was_killed(child):
+                        return
                     raise self._death(child)
                 message: Message = read_message(line)
                 if isinstance(message, Ready):
@@ -146,7 +154,11 @@ class EngineProcess:
                     self._pause.reset()
                 yield message
         except BrokenPipeError:
-            raise self._death(child) from None
+            if not self._was_killed(child):
+                raise self._death(child) from None
+        except ValueError:  # of a pipe that `kill` closed
+            if not self._was_killed(child):
+                raise
         finally:
             if not finished:
                 self.kill()
@@ -155,18 +167,17 @@ class EngineProcess:
         """Start the process, if there is none, and have it load torch and answer.
 
         Returns:
-            False when `give_up`, which is called now and then, said so first.
+            False when `give_up`, which is called now and then, said so first, or `kill` was called.
 
         Raises:
             Fault: engine_unavailable with the cause in its `trace`, or what the engine reports.
         """
         child, requests = self._start()
         until = time.monotonic() + ANSWER_SECONDS
-        answers = 0 if not self._has_begun else 1
         try:
             requests.write(PING.encode() + b"\n")
             requests.flush()
-            while answers < 2:  # that it has begun, and to the ping
+            while True:
                 if give_up():
                     return False
                 if time.monotonic() > until:
@@ -176,18 +187,28 @@ class EngineProcess:
                 except queue.Empty:
                     continue
                 if line is None:
+                    if self._was_killed(child):
+                        return False
                     raise self._death(child)
                 message = read_message(line)
                 if isinstance(message, Failed):
                     raise _fault_in(message)
                 self._has_begun = True
-                answers += 1
+                return True
         except BrokenPipeError:
-            raise self._death(child) from None
-        return True
+            if not self._was_killed(child):
+                raise self._death(child) from None
+        except ValueError:
+            if not self._was_killed(child):
+                raise
+        return False
+
+    def _was_killed(self, child: PythonProcess) -> bool:
+        """Whether `child` ended by `kill`, which is no fault of it."""
+        return self._child is not child
 
     def kill(self) -> None:
-        """End the process at once, if there is one."""
+        """End the process at once, if there is one; its work is given up without a fault."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -199,20 +220,24 @@ class EngineProcess:
         if child is None or child.poll() is not None:
             self.kill()
             try:
-                environment = MALLOC | os.environ
-                child = child_process.start(
-                    "separations.engine", stderr=subprocess.PIPE, environment=environment
-                )
-            except OSError as error:
+                child = self._start_child()
+            except (OSError, RuntimeError, MemoryError) as error:  # the second: no more threads
+                self.kill()
                 self._rest_after(0.0)
                 raise _unavailable(f"no process can be started: {error}", status=-1) from error
-            self._child, self._has_begun = child, False
-            self._began = time.monotonic()
-            logger.info("Engine process %s started", child.pid)
-            self._lines = queue.Queue()
-            threading.Thread(target=_pump, args=(child, self._lines), daemon=True).start()
-            self._errors = _ErrorOutput(child)
         return child, cast(IO[bytes], child.stdin)
+
+    def _start_child(self) -> PythonProcess:
+        child = child_process.start(
+            "separations.engine", stderr=subprocess.PIPE, environment=MALLOC | os.environ
+        )
+        self._child, self._has_begun = child, False
+        self._began = time.monotonic()
+        logger.info("Engine process %s started", child.pid)
+        self._lines = queue.Queue()
+        threading.Thread(target=pump, args=(child, self._lines), daemon=True).start()
+        self._errors = ErrorOutput(child)
+        return child
 
     def _rest_after(self, ran: float) -> float:
         """Plan when the next process may start; returns the pause in seconds."""
@@ -228,7 +253,8 @@ class EngineProcess:
         )
         logger.error(text, child.pid, status, pause)
         output = self._errors.last() if self._errors else ""
-        cause = f"the engine ended with {child_process.ending(status)}\n{output}"
+        # The end of it is what is kept, and a crash writes much.
+        cause = f"{output}\nthe engine ended with {child_process.ending(status)}"
         if status == -signal.SIGKILL and memory.out_of_memory_kills() > self._kills_before:
             fault = Fault("out_of_memory")
         elif not self._has_begun:
@@ -249,47 +275,3 @@ def _fault_in(message: Failed) -> Fault:
     fault = Fault(message.code, **message.params)
     fault.trace = message.trace
     return fault
-
-
-class _ErrorOutput:
-    """Passes a process's error output on to this process's, and keeps its end."""
-
-    def __init__(self, child: PythonProcess) -> None:
-        assert child.stderr is not None  # noqa: S101 - for the type checker
-        # The file object would be locked by the reading thread, and could not be closed.
-        self._pipe = os.dup(child.stderr.fileno())
-        child.stderr.close()
-        self._end = b""
-        self._thread = threading.Thread(target=self._pass_on, daemon=True)
-        self._thread.start()
-
-    def _pass_on(self) -> None:
-        try:
-            while output := os.read(self._pipe, 1 << 16):
-                self._end = (self._end + output)[-ERROR_BYTES:]
-                with suppress(OSError):  # nobody reads this process's own
-                    _write_all(STDERR, output)
-        finally:
-            os.close(self._pipe)
-
-    def last(self) -> str:
-        """The last ERROR_BYTES, after the process's death."""
-        self._thread.join(1.0)  # a process that it started may hold the pipe open
-        return self._end.decode(errors="replace")
-
-
-def _write_all(file: int, output: bytes) -> None:
-    left = memoryview(output)
-    while left:
-        left = left[os.write(file, left) :]
-
-
-def _pump(child: PythonProcess, lines: "queue.Queue[bytes | None]") -> None:
-    """Put the engine's lines into the queue, and None after the last."""
-    if child.stdout is not None:
-        try:
-            for line in child.stdout:
-                lines.put(line)
-        except ValueError:  # closed by kill()
-            pass
-    lines.put(None)

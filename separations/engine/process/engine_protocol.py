@@ -95,7 +95,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ready:
-    """The process can take a request: sent when it has begun, and in answer to PING."""
+    """What runs networks is loaded, and works: sent before the networks of each request are loaded,
+    and in answer to PING."""
 
 
 PING = "ping"  # a request that only asks whether the engine answers, with torch loaded

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
 from separations.access.permissions import Grant, SongKey
@@ -126,7 +127,8 @@ def version(job: Job, way: Standing) -> str:
     """
     run = way.run
     if run.state != Job.State.RUNNING:
-        return f"{job.state}_{way.before}_{way.lacks_memory:d}{way.lacks_room:d}_{way.held_up}"
+        waits = f"{way.lacks_memory:d}{way.lacks_room:d}_{_rest_minutes(run)}m"
+        return f"{job.state}_{way.before}_{waits}_{way.held_up}"
     seconds, minutes = _rounded_remaining(run)
     cells = playback.finished_cells(run)
     return f"{job.state}_{run.stage}_{run.percent}_{seconds}s_{minutes}m_{cells}_{way.held_up}"
@@ -185,10 +187,24 @@ def _waiting(way: Standing) -> str:
         return gettext("Your song is next. It starts as soon as there is enough memory for it.")
     if way.lacks_room:
         return gettext("It starts as soon as there is room on the disk of this site for it.")
+    if minutes := _rest_minutes(way.run):
+        text = ngettext(
+            "A try did not succeed. The next one follows in about %(count)d minute.",
+            "A try did not succeed. The next one follows in about %(count)d minutes.",
+            minutes,
+        )
+        return text % {"count": minutes}
     if way.before == 0:
         return gettext("Your song is next.")
     text = ngettext("%(count)d song before yours.", "%(count)d songs before yours.", way.before)
     return text % {"count": way.before}
+
+
+def _rest_minutes(job: Job) -> int:
+    """Minutes until a job that rests after a fault is tried again, rounded up; 0 if it does not."""
+    if job.state != Job.State.QUEUED or job.not_before is None:
+        return 0
+    return max(0, math.ceil((job.not_before - timezone.now()).total_seconds() / 60))
 
 
 def _rounded_remaining(job: Job) -> tuple[int, int]:

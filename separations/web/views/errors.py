@@ -14,10 +14,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from separations.errors import problem_details, user_messages
+from separations.errors.body_too_large import BodyTooLarge
 from separations.errors.fault import Fault
 from separations.fair_use import refusals
 from separations.logs.secret_tokens import ShareToken
-from separations.uploads.handlers import MAX_FILES
+from separations.monitoring import fault_counts
+from separations.uploads.handlers import MAX_FILES, too_large
 from separations.web.site_request import SiteRequest
 
 
@@ -46,11 +48,15 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Requests that Django itself refuses."""
     faults: dict[type[Exception], Fault] = {
         DisallowedHost: Fault("wrong_host"),
+        BodyTooLarge: too_large(),
         RequestDataTooBig: Fault("form_too_large"),
         TooManyFieldsSent: Fault("form_too_large"),
         TooManyFilesSent: Fault("too_many_files", most=MAX_FILES),
     }
-    return _turned_away(request, faults.get(type(exception), Fault("bad_request")))
+    fault = faults.get(type(exception), Fault("bad_request"))
+    if isinstance(exception, BodyTooLarge):
+        fault_counts.count_refusals([fault])
+    return _turned_away(request, fault)
 
 
 def _turned_away(request: HttpRequest, fault: Fault) -> HttpResponse:

@@ -25,6 +25,7 @@ from separations.models import Job, Owner, Upload
 from separations.monitoring import fault_counts
 from separations.uploads import song_files, submission
 from separations.uploads.handlers import refused_files, too_large
+from separations.web import number_format
 from separations.web.forms import SeparationForm
 from separations.web.presenters.song import present_song, standstill
 from separations.web.site_request import SiteRequest
@@ -58,7 +59,8 @@ def _render_home(
         "any_active": any(song.active for song in songs),
         "max_upload_mb": settings.MAX_UPLOAD_MB,
         "too_large": user_messages.sentence(too_large()),
-        "max_minutes": settings.MAX_DURATION_SECONDS / 60,
+        "largest": number_format.size(settings.MAX_UPLOAD_MB * 1e6),
+        "longest": number_format.longest(settings.MAX_DURATION_SECONDS),
         "extensions": ",".join(settings.ALLOWED_EXTENSIONS),
         "kinds": ", ".join(kinds(settings.ALLOWED_EXTENSIONS)),
     }

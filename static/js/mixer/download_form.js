@@ -11,7 +11,7 @@ export function listenToDownloadForm(selection, making) {
   document.addEventListener("click", ({ target }) => {
     if (target.id !== "marked") return;
     const { from, to } = target.form.elements;
-    const most = Number(to.max);
+    const most = Number(to.dataset.most);
     [from.value, to.value] = selection().map((at) => Math.min(at, most).toFixed(2));
     dispatchChange(to);
   });
