@@ -11,7 +11,6 @@ import soundfile
 from mutagen import mp4
 
 from separations.audio.decoding.chunks import read_chunks
-from separations.audio.decoding.container import open_container
 from separations.audio.decoding.mp4_index import check_index
 from separations.errors.fault import Fault
 from tests.support import containers, sounds
@@ -145,10 +144,8 @@ def test_sizes_of_64_bits_may_be_unknown_beyond_2_gib(
     with path.open("rb") as file:
         found = read_chunks(file.fileno())
         assert found is not None
-        with open_container(found.view) as container:
-            song = container.song()
-            seconds = float((song.stream.duration or 0) * (song.stream.time_base or 0))
-    assert seconds == pytest.approx(long / 4 / sounds.RATE, abs=0.01)
+    (stated,) = (piece for piece in found.view.pieces if isinstance(piece, bytes))
+    assert long - 500 < int.from_bytes(stated, "little") < long
 
 
 @pytest.mark.parametrize("kind", [f"AIFF data {BYTES + 8:X}", f"CAF data {BYTES + 4:X}"])
