@@ -165,8 +165,8 @@ def _from_earlier_upload(digest: str, name: str, owner: Owner) -> tuple[Upload, 
     cover = earlier.read_cover() if earlier is not None else b""
     if earlier is None or bool(earlier.cover_sha256) != bool(cover):
         return None  # the cover is not stored any more: the file has it
-    if earlier.title == _title_from(earlier.file_name) != _title_from(name):
-        return None  # the title may be of the tags, or of that name
+    if earlier.title == _title_from(earlier.file_name):
+        earlier.title = _title_from(name)
     return earlier, cover
 
 

@@ -240,18 +240,6 @@ def test_a_cover_without_a_record_goes(song: Path) -> None:
     assert not upload.cover_path.exists()
 
 
-def test_a_title_that_the_tags_give_survives_another_file_name(
-    tmp_path: Path, settings: Settings
-) -> None:
-    settings.SHARE_RESULTS = "site"
-    bare = sounds.encode(tmp_path / "bare.mp3", sounds.music(0.2), "libmp3lame")
-    tagged = tmp_path / "tagged.mp3"
-    tagged.write_bytes(id3(text_frame("TIT2", b"\0First")) + bare.read_bytes())
-    for path, wanted in ((tagged, "First"), (bare, "Second")):
-        assert song_files.accept_path(path, "First.mp3").title == "First"
-        assert song_files.accept_path(path, "Second.mp3").title == wanted
-
-
 # Names that browsers encode
 
 
