@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_meanwhile_has_the_job_wait_until_there_is_room(
 
 def rested(job: Job) -> None:
     """As if the pause after a run that met a full disk were over."""
-    Job.objects.filter(pk=job.pk).update(not_before=timezone.now())
+    Job.objects.filter(pk=job.pk).update(not_before=timezone.now() - timedelta(seconds=1))
 
 
 def meets_a_full_disk(job: Job) -> Job:

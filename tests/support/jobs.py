@@ -46,7 +46,7 @@ def claimed() -> Job:
 
 def rested(job: Job) -> None:
     """As if the pause after the last attempt were over."""
-    Job.objects.filter(pk=job.pk).update(not_before=timezone.now())
+    Job.objects.filter(pk=job.pk).update(not_before=timezone.now() - timedelta(seconds=1))
 
 
 def made(job: Job) -> tuple[Done, Path]:

@@ -666,7 +666,7 @@ def test_two_dispatchers_do_not_send_the_same_attempt(
     delivery = ended()
     seen_by_both = Delivery.objects.get(pk=delivery.pk), Delivery.objects.get(pk=delivery.pk)
     assert [dispatcher.claim(each) for each in seen_by_both] == [True, False]
-    Delivery.objects.update(next_at=timezone.now())
+    Delivery.objects.update(next_at=timezone.now() - timedelta(seconds=1))
     assert not dispatcher.claim(seen_by_both[1]), "what it saw is over, even if it is due once more"
     first, second = Dispatcher(), Dispatcher()
     for each in (first, second):
@@ -690,7 +690,7 @@ def test_what_a_dead_dispatcher_was_sending_is_sent_again(
     delivery.refresh_from_db()
     left = (delivery.next_at - timezone.now()).total_seconds()
     assert http_client.CALL_SECONDS < left <= 60
-    Delivery.objects.update(next_at=timezone.now())
+    Delivery.objects.update(next_at=timezone.now() - timedelta(seconds=1))
     work(settled(delivery))
     assert (delivery.state, delivery.attempts) == ("delivered", 2)
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
@@ -705,7 +705,7 @@ def test_a_late_failure_changes_nothing_and_a_late_success_counts(
     delivery = ended()
     assert dispatcher.claim(delivery)
     late = dispatcher.Attempt(delivery.pk, 1, NOBODYS)
-    Delivery.objects.update(next_at=timezone.now())
+    Delivery.objects.update(next_at=timezone.now() - timedelta(seconds=1))
     assert dispatcher.claim(Delivery.objects.get())
     before = Delivery.objects.values().get()
     dispatcher.record(late, CallFailed("timed out"))
