@@ -28,7 +28,6 @@ from separations.audio.sandbox.decoder_process import decoder_slots
 from separations.audio.song_reader import decode
 from separations.audio.store.stem_file import StemWriter
 from separations.engine import memory, priority
-from separations.engine.engine_choice import OPENVINO
 from separations.engine.inference import separator
 from separations.engine.options import MIXTURE, Options, needed_models, stem_names
 from separations.engine.process import engine_protocol
@@ -95,10 +94,9 @@ class Engine:
             compiled.check_next(tuner.SCRATCH_BYTES)
 
         networks = self._networks_for(info, request, wait)
-        _import_library(networks.plan.engine)
-        send(Ready())
         for part in needed_models(info, request.options):
             networks.network(part)  # now: only this thread may send progress while one is compiled
+        send(Ready())  # a process that died before did so without a song
         return networks
 
     def run(self, request: Request, send: Send) -> Done:
@@ -184,16 +182,6 @@ class _ChunkClock:
         each = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
         fraction = DECODE_SHARE + (1 - DECODE_SHARE - ENCODE_SHARE) * done / total
         self._send(Progress("separate", fraction, (total - done) * each))
-
-
-def _import_library(engine: str) -> None:
-    """Import what runs networks, before any network: if that kills the process, no song did."""
-    if engine == OPENVINO:
-        # One that cannot be imported is reported as the network is loaded; torch goes on then.
-        with contextlib.suppress(Exception):
-            from separations.engine.inference import openvino_network as openvino_network
-    else:
-        from separations.engine.inference import torch_network as torch_network
 
 
 def _check_cuda() -> None:
